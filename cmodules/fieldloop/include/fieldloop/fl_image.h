@@ -1,0 +1,174 @@
+// The .flm model image: the bytes of a model, executed in place. docs/SPEC-model.md is the full story.
+//
+//   0 +------------------+  fl_image_header_t, 64 bytes
+//  64 +------------------+  fl_section_t[section_count]
+//     +------------------+  sections, each at a 16-byte boundary, addressed from the image's start
+//     |  TENS OPER INOU PLAN DATA  (required)   LABL LERN REHS META ... (optional)
+//     +------------------+  total_bytes, a multiple of 16
+//
+// Little-endian. Nothing in it is a pointer. fl_image_check() (called once, by fl_model_open) proves every
+// offset, count, shape and quantisation parameter, so that the executor may trust what it reads afterwards.
+// Constants are enumerators, not macros: the host's cffi declarations are generated from this file.
+#ifndef FIELDLOOP_FL_IMAGE_H
+#define FIELDLOOP_FL_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    FL_IMAGE_MAGIC = 0x314d4c46,  // "FLM1"
+    FL_IMAGE_VERSION_MAJOR = 1,   // a reader refuses another major version
+    FL_IMAGE_VERSION_MINOR = 0,   // and accepts any minor one
+    FL_IMAGE_ALIGN = 16,          // of the image's start and of every section
+    FL_IMAGE_UID_BYTES = 16,
+    FL_IMAGE_CRC_FROM = 16,       // header.crc32 covers bytes [16, total_bytes)
+    FL_IMAGE_UID_FROM = 32,       // header.uid is the start of the SHA-256 of bytes [32, total_bytes)
+};
+
+// Section types, four ASCII characters each, little-endian.
+enum {
+    FL_SECTION_TENSORS = 0x534e4554,    // "TENS": fl_tensor_t[]
+    FL_SECTION_OPERATORS = 0x5245504f,  // "OPER": fl_op_t[], in execution order
+    FL_SECTION_IO = 0x554f4e49,         // "INOU": u16 input_count, u16 output_count, u16 tensor[...]
+    FL_SECTION_PLAN = 0x4e414c50,       // "PLAN": fl_plan_t, then u32 arena_offset[tensor_count]; one per plan kind
+    FL_SECTION_DATA = 0x41544144,       // "DATA": constants; tensors and operators point into it
+    FL_SECTION_LABELS = 0x4c42414c,     // "LABL": u32 count, then count NUL-terminated UTF-8 strings
+    FL_SECTION_LEARN = 0x4e52454c,      // "LERN": fl_trainable_t[], in execution order
+    FL_SECTION_REHEARSAL = 0x53484552,  // "REHS": fl_rehearsal_set_t, labels, samples
+    FL_SECTION_META = 0x4154454d,       // "META": UTF-8 JSON for people and tools, never read by the core
+};
+
+enum {
+    FL_SECTION_REQUIRED = 1,  // fl_section_t.flags: a reader that does not know the type must refuse the image
+};
+
+typedef enum { FL_I8 = 0, FL_I32 = 1, FL_F32 = 2, FL_U8 = 3 } fl_dtype_t;
+typedef enum { FL_ACTIVATION = 0, FL_CONSTANT = 1 } fl_tensor_kind_t;
+typedef enum { FL_PLAN_INFER = 0, FL_PLAN_LEARN = 1 } fl_plan_kind_t;
+
+typedef enum {
+    FL_OP_CONV2D = 1,            // in: x NHWC, w OHWI, b;  p: conv
+    FL_OP_DEPTHWISE_CONV2D = 2,  // in: x NHWC, w 1HWC, b;  p: conv
+    FL_OP_FULLY_CONNECTED = 3,   // in: x [n, c_in] (any shape, flattened), w [c_out, c_in], b
+    FL_OP_MAX_POOL = 4,          // in: x NHWC;  p: conv (kernel, stride, padding)
+    FL_OP_AVG_POOL = 5,          // in: x NHWC;  p: conv; padding does not count towards the divisor
+    FL_OP_ADD = 6,               // in: a, b of the same shape;  p: add
+    FL_OP_SOFTMAX = 7,           // in: x [n, c], over the last axis;  p: softmax; output scale 1/256, zero point -128
+    FL_OP_RESHAPE = 8,           // in: x; the same bytes under another shape (the plan may give both one place)
+} fl_opcode_t;
+
+enum { FL_NO_TENSOR = 0xffff };
+
+typedef struct {
+    uint32_t magic;
+    uint16_t version_major;
+    uint16_t version_minor;
+    uint32_t total_bytes;
+    uint32_t crc32;
+    uint8_t uid[16];  // names the model; learned state is bound to it
+    uint32_t section_count;
+    uint32_t tensor_count;
+    uint32_t op_count;
+    uint32_t flags;        // 0
+    uint32_t reserved[4];  // 0
+} fl_image_header_t;       // 64 bytes
+
+typedef struct {
+    uint32_t type;
+    uint32_t flags;
+    uint32_t offset;  // from the image's start, a multiple of 16
+    uint32_t bytes;
+} fl_section_t;  // 16 bytes
+
+// Real value of an int8 element: scale * (q - zero_point); of a per-channel constant: channel_scale[c] * q.
+typedef struct {
+    uint8_t dtype;  // fl_dtype_t
+    uint8_t kind;   // fl_tensor_kind_t
+    uint8_t ndim;   // 1..4
+    uint8_t reserved;
+    int32_t shape[4];         // row-major, the first ndim used, the others 1
+    uint32_t bytes;           // product(shape) * element size
+    uint32_t offset;          // a constant's place, from the image's start; 0 for an activation (the plan has it)
+    float scale;              // > 0; 0 where channel_scales is used
+    int32_t zero_point;       // int8: -128..127; constants: 0
+    uint32_t channel_scales;  // image offset of f32[channel_count], 0 = none
+    uint32_t channel_count;   // size of the channel axis of a per-channel constant (0: O of OHWI; 3: C of 1HWC)
+} fl_tensor_t;                // 48 bytes
+
+// Fixed-point factor: multiplier / 2^31 * 2^shift, multiplier in [2^30, 2^31) or 0, shift in -31..30.
+typedef struct {
+    int32_t multiplier;
+    int32_t shift;  // > 0: left
+} fl_requant_t;     // 8 bytes
+
+typedef struct {
+    uint16_t kernel_h, kernel_w;  // of the weights, or of the pooling window
+    uint16_t stride_h, stride_w;
+    uint16_t dilation_h, dilation_w;  // 1 for pools
+    int16_t pad_top, pad_left;        // the rest of the padding follows from the output's shape
+    uint16_t depth_multiplier;        // depthwise: c_out / c_in; else 1
+    uint16_t reserved[15];
+} fl_conv_params_t;  // 48 bytes
+
+typedef struct {
+    fl_requant_t a, b, out;  // real factors: s_a / (2 s_max), s_b / (2 s_max), 2 s_max / (2^20 s_out)
+    int32_t left_shift;      // 20
+    int32_t reserved[5];
+} fl_add_params_t;  // 48 bytes
+
+typedef struct {
+    int32_t input_multiplier;  // of s_in * 2^26 (5 integer bits, beta 1), as fl_requant_t
+    int32_t input_left_shift;
+    int32_t diff_min;  // smallest (x - max) that still contributes
+    int32_t reserved[9];
+} fl_softmax_params_t;  // 48 bytes
+
+typedef struct {
+    uint16_t opcode;  // fl_opcode_t
+    uint16_t flags;   // 0
+    uint16_t in[4];   // tensor indices; FL_NO_TENSOR = absent. [0] input, [1] second input or weights, [2] bias
+    uint16_t out[2];
+    uint32_t requant;           // image offset of fl_requant_t[requant_count]; 0 where the operator has none
+    uint32_t requant_count;     // 1 (per tensor) or the number of output channels
+    int32_t act_min, act_max;   // the activation, folded: clamp of the int8 output
+    union {
+        fl_conv_params_t conv;
+        fl_add_params_t add;
+        fl_softmax_params_t softmax;
+    } p;
+} fl_op_t;  // 80 bytes
+
+typedef struct {
+    uint32_t kind;         // fl_plan_kind_t
+    uint32_t arena_bytes;  // highest end of any activation
+    uint32_t reserved[2];
+    // u32 arena_offset[tensor_count] follows; 0xffffffff for constants
+} fl_plan_t;  // 16 bytes
+
+// A layer that may be trained. In the FL_PLAN_LEARN plan, what lies between the first of them and the logits
+// keeps its place until the end of the run, because the backward pass reads it.
+typedef struct {
+    uint16_t op;      // index into OPER
+    uint16_t flags;   // 0
+    float lr_scale;   // raw learning rate of this layer = lr * lr_scale (head: 1 / mean ||x||^2)
+    uint32_t reserved[2];
+} fl_trainable_t;  // 16 bytes
+
+// Old samples that are replayed while new ones are learned; they stay in flash.
+typedef struct {
+    uint32_t count;         // samples
+    uint32_t sample_bytes;  // = bytes of the model's input
+    uint32_t reserved[2];
+    // u8 label[count], zero padding to a multiple of 16, then int8 sample[count][sample_bytes]
+} fl_rehearsal_set_t;  // 16 bytes
+
+// Checks all of an image of `bytes` available bytes at `image`. Returns FL_OK, FL_EALIGN (not at a 16-byte
+// boundary), FL_EBADMSG (damaged, truncated or foreign), or FL_ENOTSUP (newer major version, unknown required section,
+// operator or dtype). Reads nothing outside [image, image + bytes).
+int fl_image_check(const void *image, size_t bytes);
+
+// First section of `type` at or after table position *cursor (start with 0; advanced past the hit), or FL_ENOENT.
+// `image` must have been checked.
+int fl_image_section(const void *image, uint32_t type, uint32_t *cursor, const void **data, uint32_t *bytes);
+
+#endif

@@ -1,0 +1,132 @@
+// The learner: sparse backpropagation on an int8 model, in the field.
+//
+// Forward is the inference path itself (int8). The output error and the deltas are f32; int8 weights and int32 biases
+// of the trained layers are updated in place, in RAM, by plain SGD fused into the backward pass: the step is computed
+// in the weights' own quantisation (real step / weight scale, "quantisation-aware"), and rounded stochastically
+// with a counter-based generator, so that the same seed gives the same bytes on every machine.
+// Selectors: TinyProp (arXiv 2308.09201) and TinyPropv2 (arXiv 2409.07109); equations in docs/DESIGN.md.
+//
+// All memory is one arena: [state | scratch]. `state` holds everything that is learned (weights, biases, selector
+// maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these bytes, and
+// the host's learner makes the same ones.
+#ifndef FIELDLOOP_FL_LEARN_H
+#define FIELDLOOP_FL_LEARN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fieldloop/fl_model.h"
+
+enum { FL_MAX_TRAINABLE = 16 };
+
+typedef enum {
+    FL_SELECT_TINYPROPV2 = 0,  // skip rule + adaptive ratio
+    FL_SELECT_TINYPROP = 1,    // adaptive ratio
+    FL_SELECT_DENSE = 2,       // every gradient
+    FL_SELECT_TOPK = 3,        // static ratio s_max, at least 2 at the output
+} fl_selector_t;
+
+typedef enum { FL_BIAS_TOPK = 0, FL_BIAS_DENSE = 1 } fl_bias_mode_t;
+typedef enum { FL_K_INTEGER = 0, FL_K_TRUNC_F32 = 1 } fl_k_rule_t;
+
+// Fill with fl_learner_defaults(), then change what differs.
+typedef struct {
+    uint32_t selector;   // fl_selector_t
+    uint32_t bias_mode;  // fl_bias_mode_t
+    uint32_t k_rule;     // fl_k_rule_t
+    uint32_t layers;     // how many of the image's trainable layers, counted from the output; 0 = all
+    float s_min, s_max;  // bounds of the ratio, 0..1
+    float zeta;          // damping per layer away from the output, 0..1
+    float d_min, d_max;  // bounds of TinyPropv2's decision metric
+    float d_thr;         // train iff the metric is above
+    float rho;           // forgetting of the running maxima; 1 = none, as in the papers
+    float lr;            // learning rate; times the layer's lr_scale
+    uint32_t replays;    // rehearsal samples trained after each new one
+    uint32_t memory;     // capacity of the rehearsal memory in RAM, in samples (balanced over classes); 0 = none
+    uint32_t seed;       // of rounding and of rehearsal
+} fl_learner_config_t;
+
+// Counters since fl_learner_init or the last fl_learner_reset; part of the state.
+typedef struct {
+    uint64_t forward_macs;
+    uint64_t backward_macs;        // executed: weight gradients and propagation of the selected entries
+    uint64_t dense_backward_macs;  // what dense training of the same layers would have executed
+    uint32_t samples;              // new samples given to fl_learner_step
+    uint32_t replayed;             // rehearsal samples trained on top
+    uint32_t trained;              // of both: those that went through the backward pass
+    uint32_t skipped;              // of both: those that TinyPropv2 skipped
+    uint32_t refused;              // of both: those with a non-finite error (nothing was changed)
+    uint32_t reserved;
+} fl_learner_stats_t;
+
+// What happened in one call of fl_learner_step.
+typedef struct {
+    float error;          // 2 (1 - p_label) of the new sample before the update: the L1 norm of the output error
+    uint32_t predicted;   // class of the highest logit before the update
+    uint32_t trained;     // 1: went through the backward pass; 0: skipped or refused
+    uint32_t kept;        // gradients kept over all layers, for the new sample
+} fl_step_t;
+
+typedef struct {
+    uint32_t total_bytes;    // the arena to hand to fl_learner_init
+    uint32_t state_bytes;    // its first part: what a commit writes
+    uint32_t weight_bytes;   // of the state: weights and biases
+    uint32_t memory_bytes;   // of the state: rehearsal memory
+    uint32_t scratch_bytes;  // the rest: deltas, selection, row accumulator
+} fl_learner_sizes_t;
+
+typedef struct {
+    uint32_t op;           // operator in the model
+    uint32_t rows;         // output channels
+    uint32_t row_bytes;    // weights of one output channel
+    uint32_t outputs;      // entries of its delta
+    float lr;              // raw learning rate
+    uint32_t distance;     // p of the damping zeta^p: trainable layers between it and the output
+    int8_t *w;             // [rows, row_bytes] (depthwise: [kh*kw, rows]) in the state
+    int32_t *b;            // [rows] in the state
+} fl_layer_t;
+
+typedef struct {
+    fl_model_t *model;  // bound to FL_PLAN_LEARN by the caller; its overrides point into this struct
+    fl_learner_config_t config;
+    fl_learner_sizes_t sizes;
+    uint32_t layer_count;
+    uint32_t last_op;     // the operator that makes the logits
+    fl_layer_t layers[FL_MAX_TRAINABLE];        // from the output backwards: [0] is the head
+    fl_override_t overrides[FL_MAX_TRAINABLE];
+    uint8_t *arena;    // the caller's, sizes.total_bytes
+    uint8_t *scratch;  // arena + state_bytes, rounded up to 16
+} fl_learner_t;
+
+void fl_learner_defaults(fl_learner_config_t *config);
+
+// Sizes for a model and a configuration, without touching memory. FL_ENOENT: the image has no trainable layers.
+// FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the
+// way back that has no backward kernel.
+int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes);
+
+// Starts from the image's (factory) weights. `m` must be bound to FL_PLAN_LEARN. The learner's weights take effect for
+// every later run of `m`. FL_ENOMEM: arena smaller than total_bytes; FL_EALIGN: not 16-byte aligned.
+int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes);
+
+// Learns one labelled sample: x int8 [input bytes] in the model's own quantisation. Keeps it in the rehearsal memory (by
+// reservoir per class), trains on it, then on `replays` samples drawn from the image's rehearsal set and the memory.
+// FL_EINVAL: label >= classes. `step` may be NULL.
+int fl_learner_step(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
+
+// One sample without memory or rehearsal: the inner step. Same errors.
+int fl_learner_train(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
+
+// Back to the image's weights, empty memory, zero counters, the configured seed.
+void fl_learner_reset(fl_learner_t *l);
+
+// The learned state: sizes.state_bytes bytes at *state, valid until the next call that changes it.
+const void *fl_learner_state(const fl_learner_t *l);
+// Takes over a state of another run of the same model and configuration (layer set and memory size); checks it first
+// and changes nothing on FL_EBADMSG (damaged) or FL_EINVAL (of another model or configuration).
+int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes);
+
+// Counters, read from the state.
+const fl_learner_stats_t *fl_learner_stats(const fl_learner_t *l);
+
+#endif
