@@ -1,8 +1,9 @@
 """The C core on the host: the device's own sources, compiled once and called through cffi.
 
-The declarations are the public headers themselves, preprocessed against a stub of the three standard
-headers they include, so there is no second copy to drift. The shared library is cached in the build
-folder under a hash of every source, header, flag and the compiler, and rebuilt when any of them changes.
+The declarations are the public headers themselves, preprocessed against stubs of the three
+standard headers they include, so there is no second copy to drift. The shared library is cached in
+the build folder under a hash of every source, header, flag and the compiler, and rebuilt when one
+of them changes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fieldloop.errors import FieldloopError
 
 SOURCE_FOLDERS = ("core", "kernels", "learn", "link", "store")
 
-# Contract 2: no contraction to fma and no reassociation, so that float results are the device's to the bit.
+# Contract 2: no contraction to fma, so that float results are the device's to the bit.
 CFLAGS = (
     "-std=c99",
     "-O2",
@@ -56,7 +57,8 @@ def compiler() -> str:
     found = shutil.which(name)
     if found is None:
         raise FieldloopError(
-            f"no C compiler: {name!r} is not on the PATH; install gcc (apt install gcc libc6-dev) or set CC"
+            f"no C compiler: {name!r} is not on the PATH; "
+            "install one (apt install gcc libc6-dev) or set CC"
         )
     return found
 
