@@ -1,4 +1,4 @@
-"""The house rules a machine can hold: one-way dependencies, no torch at import, no registry named."""
+"""House rules a machine can hold: one-way dependencies, no torch at import, no registry named."""
 
 from __future__ import annotations
 
