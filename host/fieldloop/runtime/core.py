@@ -12,6 +12,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -82,10 +83,12 @@ def declarations() -> str:
         everything = stubs / "all.h"
         everything.write_text("".join(f'#include "fieldloop/{h.name}"\n' for h in headers()))
         include = paths.core_dir() / "include"
-        return _run(
+        text = _run(
             [compiler(), "-E", "-P", "-nostdinc", f"-I{stubs}", f"-I{include}", str(everything)],
             "preprocessing the core's headers",
         )
+    # cffi takes declarations only; an inline helper has no symbol to call anyway.
+    return re.sub(r"^static inline [^;{]*\{.*?^\}\n?", "", text, flags=re.M | re.S)
 
 
 def _digest(*parts: bytes) -> str:
