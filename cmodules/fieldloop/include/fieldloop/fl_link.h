@@ -121,9 +121,11 @@ typedef struct {
     size_t want; // bytes of the frame in all; 0: not known yet
     uint8_t flags;
     uint8_t state;
-    uint8_t pads;      // '=' seen in the present group
-    uint8_t group_len; // base64 characters of the present group
-    uint8_t group[4];
+    bool open;        // a console frame has begun and waits for more
+    bool padded;      // '=' seen: the line's base64 is at its end
+    uint8_t pads_due; // '=' that may still follow
+    uint8_t held;     // bytes in `hold`
+    uint8_t hold[FL_SMP_HEADER + 1]; // a group of base64, or the head of a raw message
 } fl_deframe_t;
 
 // `buf` (bytes >= 64) stays the caller's and must outlive `st`. The largest message is
@@ -192,7 +194,8 @@ uint32_t fl_session_open(fl_session_t *st, uint32_t nonce);
 //                      handler that is broken off (Ctrl-C) is never run twice
 //   FL_SESSION_REPEAT  it ran before: send st->reply, st->len
 //   FL_ENOENT          no session since this boot: the device restarted
-//   FL_EBUSY           another client opened a newer session
+//   FL_EBUSY           another session is open: a client opened a newer one (the error reply's `boot` tells
+//                      whether the device restarted as well)
 //   FL_EINVAL          a number that is neither last nor last + 1, or a repeat with another command;
 //                      the expected number is st->last + 1
 //   FL_EIO             a repeat of a call that was broken off, its effect is unknown
