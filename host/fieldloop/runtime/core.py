@@ -25,7 +25,7 @@ import cffi
 from fieldloop import paths
 from fieldloop.errors import FieldloopError
 
-SOURCE_FOLDERS = ("core", "kernels", "learn", "link", "store")
+SOURCE_FOLDERS = ("base", "core", "kernels", "learn", "link", "store")
 
 # Contract 2: no contraction to fma, so that float results are the device's to the bit.
 CFLAGS = (
