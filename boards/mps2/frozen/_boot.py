@@ -1,0 +1,11 @@
+# Mount the file system at /, and make one on a flash that holds none.
+import vfs
+import simboard
+
+_fs = simboard.Partition("fs")
+try:
+    _vfs = vfs.VfsLfs2(_fs)
+except OSError:
+    vfs.VfsLfs2.mkfs(_fs)
+    _vfs = vfs.VfsLfs2(_fs)
+vfs.mount(_vfs, "/")

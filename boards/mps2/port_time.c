@@ -1,0 +1,166 @@
+// Time, sleeping, and the console as MicroPython's stdin and stdout.
+#include "py/runtime.h"
+#include "py/mphal.h"
+#include "py/stream.h"
+#include "uart.h"
+
+#define TIMER_CONTROL (*(volatile uint32_t *)0x40000000)
+#define TIMER_VALUE (*(volatile uint32_t *)0x40000004) // 25 MHz, counts down
+#define TIMER_RELOAD (*(volatile uint32_t *)0x40000008)
+#define COARSE_100HZ (*(volatile uint32_t *)0x40028014) // counts up
+#define SYSTICK_CONTROL (*(volatile uint32_t *)0xE000E010)
+#define SYSTICK_LOAD (*(volatile uint32_t *)0xE000E014)
+#define SYSTICK_VALUE (*(volatile uint32_t *)0xE000E018)
+
+#define SYSTICK_ON (7u) // enabled, with interrupt, processor clock
+#define SYSTICK_MAX_MS (600u) // 24 bits at 25 MHz
+#define COARSE_TICKS (250000u) // 25 MHz ticks in 10 ms
+
+static uint32_t fine_start;
+static uint32_t coarse_start;
+static bool icount;
+static volatile bool awake;
+
+uint64_t port_ticks(void) {
+    // The fine counter wraps every 171 s. How often it did follows from the coarse one, which is never
+    // off by more than one of its 10 ms, so nobody has to look in between.
+    uint32_t state = port_irq_disable();
+    uint32_t fine = fine_start - TIMER_VALUE;
+    uint32_t coarse = COARSE_100HZ - coarse_start;
+    port_irq_restore(state);
+    uint64_t near = (uint64_t)coarse * COARSE_TICKS + 0x80000000u;
+    uint64_t wraps = (near - fine) >> 32;
+    return (wraps << 32) + fine;
+}
+
+static uint64_t time_known_loop(void) {
+    uint32_t n = 1000; // 2 instructions a turn
+    uint64_t start = port_ticks();
+    __asm volatile ("1: subs %0, #1\n bne 1b" : "+r" (n) :: "cc");
+    return port_ticks() - start;
+}
+
+void port_time_init(void) {
+    TIMER_RELOAD = 0xffffffff;
+    TIMER_VALUE = 0xffffffff;
+    TIMER_CONTROL = 1;
+    fine_start = TIMER_VALUE;
+    coarse_start = COARSE_100HZ;
+    // Only instruction counting makes the loop take the same known time twice: 2000 instructions and
+    // the reading, which is far less than 200.
+    uint64_t once = port_instructions(time_known_loop());
+    uint64_t twice = port_instructions(time_known_loop());
+    icount = once == twice && once > 2000 && once < 2200;
+}
+
+bool port_has_icount(void) {
+    return icount;
+}
+
+uint32_t port_patience_ms(void) {
+    // Under icount the guest's time runs as fast as instructions do, not at the host's pace.
+    return icount ? 60000 : 2000;
+}
+
+void port_wake(void) {
+    awake = true;
+}
+
+void SysTick_Handler(void) {
+    SYSTICK_CONTROL = 0;
+    awake = true;
+}
+
+void port_wait(int32_t timeout_ms) {
+    uint32_t state = port_irq_disable();
+    if (!awake && timeout_ms != 0) {
+        if (timeout_ms > 0) {
+            SYSTICK_LOAD = MIN((uint32_t)timeout_ms, SYSTICK_MAX_MS) * (PORT_TICKS_PER_US * 1000) - 1;
+            SYSTICK_VALUE = 0;
+            SYSTICK_CONTROL = SYSTICK_ON;
+        }
+        __asm volatile ("dsb\n wfi"); // wakes on a pending interrupt even though masked
+        SYSTICK_CONTROL = 0;
+    }
+    awake = false;
+    port_irq_restore(state);
+}
+
+mp_uint_t mp_hal_ticks_ms(void) {
+    return (mp_uint_t)(port_ticks() / (PORT_TICKS_PER_US * 1000));
+}
+
+mp_uint_t mp_hal_ticks_us(void) {
+    return (mp_uint_t)(port_ticks() / PORT_TICKS_PER_US);
+}
+
+mp_uint_t mp_hal_ticks_cpu(void) {
+    return (mp_uint_t)port_ticks();
+}
+
+uint64_t mp_hal_time_ns(void) {
+    return port_ticks() * (1000 / PORT_TICKS_PER_US);
+}
+
+void mp_hal_delay_us(mp_uint_t us) {
+    uint64_t end = port_ticks() + (uint64_t)us * PORT_TICKS_PER_US;
+    while (port_ticks() < end) {
+    }
+}
+
+void mp_hal_delay_ms(mp_uint_t ms) {
+    uint64_t end = port_ticks() + (uint64_t)ms * (PORT_TICKS_PER_US * 1000);
+    mp_event_handle_nowait();
+    for (;;) {
+        uint64_t now = port_ticks();
+        if (now >= end) {
+            return;
+        }
+        uint64_t left_ms = (end - now) / (PORT_TICKS_PER_US * 1000);
+        if (left_ms > 0) {
+            mp_event_wait_ms((mp_uint_t)MIN(left_ms, SYSTICK_MAX_MS));
+        }
+    }
+}
+
+uintptr_t mp_hal_stdio_poll(uintptr_t flags) {
+    uintptr_t ready = 0;
+    if ((flags & MP_STREAM_POLL_RD) && uart_any(UART_CONSOLE)) {
+        ready |= MP_STREAM_POLL_RD;
+    }
+    if ((flags & MP_STREAM_POLL_WR) && uart_writable(UART_CONSOLE)) {
+        ready |= MP_STREAM_POLL_WR;
+    }
+    return ready;
+}
+
+int mp_hal_stdin_rx_chr(void) {
+    for (;;) {
+        uint8_t byte;
+        if (uart_read(UART_CONSOLE, &byte, 1)) {
+            return byte;
+        }
+        mp_event_wait_indefinite();
+    }
+}
+
+// Nobody may be reading the console. Then wait for a while, once, and drop what is printed until
+// there is room again.
+mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
+    static bool unread;
+    size_t done = 0;
+    uint64_t start = port_ticks();
+    while (done < len) {
+        size_t n = uart_write(UART_CONSOLE, (const uint8_t *)str + done, len - done);
+        if (n > 0) {
+            done += n;
+            unread = false;
+            start = port_ticks();
+        } else if (unread
+                   || port_ticks() - start > (uint64_t)port_patience_ms() * (PORT_TICKS_PER_US * 1000)) {
+            unread = true;
+            break;
+        }
+    }
+    return len;
+}

@@ -1,0 +1,1 @@
+// No qstrs beyond those found by scanning the sources.
