@@ -1,0 +1,1 @@
+"""The graph between every frontend and every backend: numpy only, NHWC, batch of one."""

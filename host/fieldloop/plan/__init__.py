@@ -1,0 +1,1 @@
+"""The memory plan: operator order, buffer offsets, and an independent verifier."""

@@ -1,0 +1,1 @@
+"""Post-training quantisation: calibrated ranges, int8 weights, fixed-point factors."""
