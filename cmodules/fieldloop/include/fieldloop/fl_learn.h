@@ -17,7 +17,11 @@
 
 #include "fieldloop/fl_model.h"
 
-enum { FL_MAX_TRAINABLE = 16 };
+enum {
+    FL_MAX_TRAINABLE = 16,
+    FL_MAX_REPLAYS = 256,
+    FL_MAX_MEMORY = 65535,  // samples
+};
 
 typedef enum {
     FL_SELECT_TINYPROPV2 = 0,  // skip rule + adaptive ratio
@@ -41,9 +45,9 @@ typedef struct {
     float d_thr;         // train iff the metric is above
     float rho;           // forgetting of the running maxima; 1 = none, as in the papers
     float lr;            // learning rate; times the layer's lr_scale
-    uint32_t replays;    // rehearsal samples trained after each new one
+    uint32_t replays;    // rehearsal samples trained after each new one, at most FL_MAX_REPLAYS
     uint32_t memory;     // capacity of the rehearsal memory in RAM, in samples (balanced over classes); 0 = none
-    uint32_t seed;       // of rounding and of rehearsal
+    uint32_t seed;       // of rounding and of rehearsal; a loaded state goes on with its own
 } fl_learner_config_t;
 
 // Counters since fl_learner_init or the last fl_learner_reset; part of the state.
@@ -51,12 +55,12 @@ typedef struct {
     uint64_t forward_macs;
     uint64_t backward_macs;        // executed: weight gradients and propagation of the selected entries
     uint64_t dense_backward_macs;  // what dense training of the same layers would have executed
-    uint32_t samples;              // new samples given to fl_learner_step
+    uint32_t samples;              // new samples given to fl_learner_step or fl_learner_train
     uint32_t replayed;             // rehearsal samples trained on top
     uint32_t trained;              // of both: those that went through the backward pass
     uint32_t skipped;              // of both: those that TinyPropv2 skipped
     uint32_t refused;              // of both: those with a non-finite error (nothing was changed)
-    uint32_t reserved;
+    uint32_t remembered;           // samples in the rehearsal memory now
 } fl_learner_stats_t;
 
 // What happened in one call of fl_learner_step.
@@ -75,46 +79,69 @@ typedef struct {
     uint32_t scratch_bytes;  // the rest: deltas, selection, row accumulator
 } fl_learner_sizes_t;
 
+// A layer that is being trained: what the image says about it, and its place in the state.
 typedef struct {
-    uint32_t op;           // operator in the model
-    uint32_t rows;         // output channels
-    uint32_t row_bytes;    // weights of one output channel
-    uint32_t outputs;      // entries of its delta
-    float lr;              // raw learning rate
-    uint32_t distance;     // p of the damping zeta^p: trainable layers between it and the output
-    int8_t *w;             // [rows, row_bytes] (depthwise: [kh*kw, rows]) in the state
-    int32_t *b;            // [rows] in the state
+    uint32_t op;              // operator in the model
+    uint32_t rows;            // output channels
+    uint32_t row_bytes;       // weights of one output channel
+    uint32_t outputs;         // entries of its delta: positions * rows
+    uint32_t distance;        // p of the damping zeta^p: trained layers between it and the output
+    uint32_t keep_max;        // most gradients it ever keeps (alpha = 1)
+    float lr;                 // raw learning rate
+    float x_scale;            // of its input
+    int32_t x_zero;
+    const float *w_scale;     // of row i: w_scale[i * w_scale_stride]; in the image
+    uint32_t w_scale_stride;  // 0: one scale for all rows
+    int8_t *w;                // [rows, row_bytes] (depthwise: [kh*kw, rows]) in the state
+    int32_t *b;               // [rows] in the state; NULL: the layer has no bias
 } fl_layer_t;
 
+// May not move between fl_learner_init and the last use of the model: the model's overrides point into it.
 typedef struct {
-    fl_model_t *model;  // bound to FL_PLAN_LEARN by the caller; its overrides point into this struct
+    fl_model_t *model;  // bound to FL_PLAN_LEARN by the caller
     fl_learner_config_t config;
     fl_learner_sizes_t sizes;
     uint32_t layer_count;
-    uint32_t last_op;     // the operator that makes the logits
-    fl_layer_t layers[FL_MAX_TRAINABLE];        // from the output backwards: [0] is the head
+    uint32_t last_op;       // the operator that makes the logits
+    uint32_t classes;       // entries of the logits
+    uint32_t sample_bytes;  // of the model's input
+    uint32_t y_max_count;   // running maxima: the output's, then one for each layer that is not the output
+    uint32_t delta_bytes;   // of the scratch: two neighbouring deltas at a time
+    uint32_t row_bytes;     // of the scratch: f32 gradient of the longest convolution row
+    uint32_t keep_max;      // of the scratch: most kept entries of any layer
+    uint64_t forward_macs;  // of one sample, up to the logits
+    uint64_t dense_macs;    // of one dense backward pass
+    fl_layer_t layers[FL_MAX_TRAINABLE];  // from the output backwards: [0] is the head
     fl_override_t overrides[FL_MAX_TRAINABLE];
-    uint8_t *arena;    // the caller's, sizes.total_bytes
-    uint8_t *scratch;  // arena + state_bytes, rounded up to 16
+    const uint8_t *rehearsal_labels;   // [rehearsal_count] in the image
+    const int8_t *rehearsal_samples;   // [rehearsal_count, sample_bytes] in the image
+    uint32_t rehearsal_count;
+    uint8_t *arena;            // the caller's, sizes.total_bytes
+    float *y_max;              // [y_max_count] in the state
+    uint32_t *memory_seen;     // [classes] samples of each class offered so far; in the state
+    uint16_t *memory_labels;   // [config.memory] in the state
+    int8_t *memory_samples;    // [config.memory, sample_bytes] in the state
+    uint8_t *scratch;          // arena + state_bytes rounded up to 16
 } fl_learner_t;
 
 void fl_learner_defaults(fl_learner_config_t *config);
 
 // Sizes for a model and a configuration, without touching memory. FL_ENOENT: the image has no trainable layers.
-// FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the
-// way back that has no backward kernel.
+// FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the way
+// back that has no backward kernel, a branch, a batch, or scales with which a delta could leave the range of f32.
 int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes);
 
 // Starts from the image's (factory) weights. `m` must be bound to FL_PLAN_LEARN. The learner's weights take effect for
 // every later run of `m`. FL_ENOMEM: arena smaller than total_bytes; FL_EALIGN: not 16-byte aligned.
 int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes);
 
-// Learns one labelled sample: x int8 [input bytes] in the model's own quantisation. Keeps it in the rehearsal memory (by
-// reservoir per class), trains on it, then on `replays` samples drawn from the image's rehearsal set and the memory.
-// FL_EINVAL: label >= classes. `step` may be NULL.
+// Learns one labelled sample: x int8 [input bytes] in the model's own quantisation. Trains on it, offers it to the
+// rehearsal memory (a reservoir per class), then trains on `replays` samples drawn from the image's rehearsal set and the
+// memory: a class uniformly, then one of its samples uniformly. A refused sample is neither kept nor followed by replays.
+// FL_EINVAL: label >= classes, or x in the model's own arena (a run overwrites it). `step` may be NULL.
 int fl_learner_step(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
 
-// One sample without memory or rehearsal: the inner step. Same errors.
+// One sample without memory or rehearsal: the inner step; x may be the model's input. FL_EINVAL: label >= classes.
 int fl_learner_train(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
 
 // Back to the image's weights, empty memory, zero counters, the configured seed.
@@ -123,7 +150,8 @@ void fl_learner_reset(fl_learner_t *l);
 // The learned state: sizes.state_bytes bytes at *state, valid until the next call that changes it.
 const void *fl_learner_state(const fl_learner_t *l);
 // Takes over a state of another run of the same model and configuration (layer set and memory size); checks it first
-// and changes nothing on FL_EBADMSG (damaged) or FL_EINVAL (of another model or configuration).
+// and changes nothing on FL_EBADMSG (damaged), FL_ENOTSUP (newer version) or FL_EINVAL (of another model or
+// configuration).
 int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes);
 
 // Counters, read from the state.

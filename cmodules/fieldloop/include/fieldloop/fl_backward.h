@@ -1,0 +1,160 @@
+// The backward kernels: each takes plain arrays and is usable on its own. Equations in docs/DESIGN.md.
+//
+// Units. `delta` is dLoss/dz, z real (not quantised), f32; maps are NHWC of one sample, so entry (y, x, c) has the
+// index (y * out_w + x) * out_c + c. `x` is the saved int8 input, real value x_scale * (x - x_zero). Weights have
+// real value scale[row] * w. Gradient rows are in units of delta * (x - x_zero), without x_scale.
+//
+// Sparsity. `kept` holds the indices of the entries that take part, ascending; the others count as zero. `kept` = NULL
+// means all of them, and `count` is then the number of entries. Sums run over kept entries in ascending order, always:
+// the order of float additions is part of the contract.
+//
+// Nothing here allocates, fails or writes outside its outputs; the learner proves shapes and ranges beforehand.
+#ifndef FIELDLOOP_FL_BACKWARD_H
+#define FIELDLOOP_FL_BACKWARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fieldloop/fl_image.h"
+
+// FL_OK, or FL_ENOTSUP where this processor rounds f32 otherwise than IEEE 754 to nearest with subnormals
+// (flush-to-zero, denormals-are-zero): a training run would give other bytes than everywhere else.
+int fl_float_mode_check(void);
+
+// ---- output error ----
+
+// e^x for x in -inf..0 (x > 0 counts as 0), within 1 ulp, monotone (both proved for every f32); 0 below -87; NaN stays NaN.
+float fl_exp_negative(float x);
+
+// Softmax and cross-entropy at the logits: delta[i] = p_i - [i == label], p = softmax(scale * (q - zero_point)).
+// Returns the L1 norm of delta in exact arithmetic, 2 (1 - p_label), or a non-finite number where the logits overflow f32.
+// *predicted: index of the highest logit, the lowest of equals.
+float fl_output_error(const int8_t *q /* [classes] */, uint32_t classes, float scale, int32_t zero_point, uint32_t label,
+                      float *delta /* [classes] */, uint32_t *predicted);
+
+// ---- how many, and which ----
+
+typedef struct {
+    float s_min, s_max;  // bounds of the ratio, 0..1
+    float zeta;          // damping per layer away from the output, 0..1
+    uint32_t k_rule;     // fl_k_rule_t
+} fl_ratio_t;
+
+// Sum of |delta[i]|, i ascending.
+float fl_l1_norm(const float *delta /* [n] */, uint32_t n);
+
+// Raises the running maximum (*y_max = max(rho * *y_max, y)), then returns the error-propagation rate
+// alpha = y / *y_max, 0..1; 0 while *y_max is 0.
+float fl_propagation_rate(float y, float *y_max, float rho);
+
+// TinyPropv2's metric at the output: d_min + alpha * (d_max - d_min). A sample is trained iff it is above d_thr.
+float fl_decision(float alpha, float d_min, float d_max);
+
+// S = (s_min + alpha (s_max - s_min)) zeta^distance in Q15: every factor is rounded to Q15 first, and every product
+// again, half up, so that k is the same on every machine.
+uint32_t fl_ratio_q15(const fl_ratio_t *r, float alpha, uint32_t distance);
+
+// Kept entries of n, 1..n. FL_K_INTEGER: (n * S_q15 + 2^14) >> 15. FL_K_TRUNC_F32: truncated f32 product n * S, as the
+// papers' code has it.
+uint32_t fl_keep_count(const fl_ratio_t *r, float alpha, uint32_t distance, uint32_t n);
+
+// Indices of the k largest |delta[i]|, ascending; of equals the lower index wins. 1 <= k <= n <= 65535.
+void fl_top_k(const float *delta /* [n] */, uint32_t n, uint32_t k, uint16_t *kept /* [k] */);
+
+// Rewrites kept map indices (position * channels + c) as c * positions + position and sorts them, so that the entries
+// of one output channel stand together, positions ascending: the form that the weight kernels want.
+void fl_group_by_channel(uint16_t *kept /* [count] */, uint32_t count, uint32_t positions, uint32_t channels);
+
+// ---- random numbers: a function of (seed, step, stream, index), no state ----
+
+// Key of one stream: the rounding of one layer in one step, say.
+uint32_t fl_random_key(uint32_t seed, uint32_t step, uint32_t stream);
+// 32 random bits for `index` under `key`.
+uint32_t fl_random(uint32_t key, uint32_t index);
+// Uniform in 0..n-1 (0 where n is 0) from 32 random bits.
+uint32_t fl_random_below(uint32_t bits, uint32_t n);
+
+// v rounded to a neighbouring integer so that the mean is v (to 2^-32), from 32 random bits; |v| saturates below 2^31.
+int32_t fl_round_stochastic(float v, uint32_t bits);
+
+// ---- shapes ----
+
+typedef struct {
+    int32_t in_h, in_w, in_c;
+    int32_t out_h, out_w, out_c;
+} fl_map_dims_t;
+
+typedef struct {
+    const float *scale;
+    uint32_t stride;  // scale of row i: scale[i * stride]; 0 = one for all
+} fl_row_scales_t;
+
+// Plain SGD in the weights' own quantisation: w -= lr * x_scale / scale[row] * gradient, rounded stochastically, clamped to
+// +-127; b -= lr / (x_scale * scale[row]) * sum of delta, clamped to +-2^30.
+typedef struct {
+    float lr;
+    float x_scale;
+    int32_t x_zero;
+    fl_row_scales_t w_scale;
+    uint32_t key;  // of fl_random; index = place in w, and then places of b
+} fl_update_t;
+
+// ---- gradient with respect to the input: delta_in is overwritten ----
+
+void fl_backward_fully_connected_input(const float *delta /* [rows] */, const uint16_t *kept, uint32_t count,
+                                       const int8_t *w /* [rows, cols] */, const fl_row_scales_t *w_scale, uint32_t cols,
+                                       float *delta_in /* [cols] */);
+
+void fl_backward_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta, const uint16_t *kept,
+                              uint32_t count, const int8_t *w /* OHWI */, const fl_row_scales_t *w_scale,
+                              float *delta_in /* [in_h, in_w, in_c] */);
+
+void fl_backward_depthwise_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
+                                        const uint16_t *kept, uint32_t count, const int8_t *w /* [kh, kw, out_c] */,
+                                        const fl_row_scales_t *w_scale, float *delta_in /* [in_h, in_w, in_c] */);
+
+// Each output's delta goes to the first largest input of its window.
+void fl_backward_max_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x, const float *delta,
+                          float *delta_in);
+
+// Each output's delta is shared evenly by the inputs of its window (padding does not count).
+void fl_backward_avg_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta, float *delta_in);
+
+// The folded activation: delta[i] stays iff act_min < q[i] < act_max, q the operator's saved int8 output.
+void fl_backward_activation(const int8_t *q /* [n] */, uint32_t n, int32_t act_min, int32_t act_max,
+                            float *delta /* [n] */);
+
+// ---- gradient with respect to one row of weights: row is overwritten ----
+// `grouped`: entries of output channel c only, as fl_group_by_channel leaves them (NULL: all positions of it).
+
+void fl_backward_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
+                            const uint16_t *grouped, uint32_t count, uint32_t c, const int8_t *x, int32_t x_zero,
+                            float *row /* [kh, kw, in_c] */);
+
+void fl_backward_depthwise_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
+                                      const uint16_t *grouped, uint32_t count, uint32_t c, const int8_t *x,
+                                      int32_t x_zero, float *row /* [kh, kw] */);
+
+// ---- updates: only rows with a kept entry are touched ----
+
+void fl_update_fully_connected(const fl_update_t *u, const float *delta, const uint16_t *kept, uint32_t count,
+                               const int8_t *x /* [cols] */, uint32_t cols, int8_t *w /* [rows, cols] */);
+
+void fl_update_conv2d(const fl_update_t *u, const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
+                      const uint16_t *grouped, uint32_t count, const int8_t *x, float *row /* scratch [kh, kw, in_c] */,
+                      int8_t *w /* OHWI */);
+
+void fl_update_depthwise_conv2d(const fl_update_t *u, const fl_conv_params_t *p, const fl_map_dims_t *d,
+                                const float *delta, const uint16_t *grouped, uint32_t count, const int8_t *x,
+                                float *row /* scratch [kh, kw] */, int8_t *w /* [kh, kw, out_c] */);
+
+// Row `row` of int8 weights: element j at w[j * stride], gradient[j], j < n; its random index is first + j * stride.
+void fl_update_row(const fl_update_t *u, uint32_t row, const float *gradient, uint32_t n, uint32_t stride, uint32_t first,
+                   int8_t *w);
+
+// Biases of a layer of `rows` channels and `positions` positions: kept entries only, or, grouped = NULL, every entry.
+// first: random index of b[0], the number of weights.
+void fl_update_bias(const fl_update_t *u, const float *delta, const uint16_t *grouped, uint32_t count, uint32_t positions,
+                    uint32_t rows, uint32_t first, int32_t *b /* [rows] */);
+
+#endif

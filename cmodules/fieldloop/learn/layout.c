@@ -1,0 +1,358 @@
+// Sizes and places: which layers train, what they need, and whether the way back to them can be walked at all.
+#include <string.h>
+
+#include "fieldloop/fl_error.h"
+#include "learner.h"
+
+// Deltas stay below this, so that a convolution row (65 535 products of 255) stays finite too.
+#define DELTA_LIMIT 1e30f
+
+static int is_finite(float v) {
+    return v - v == 0.0f;
+}
+
+static int in_unit_range(float v) {  // false for NaN
+    return v >= 0.0f && v <= 1.0f;
+}
+
+void fl_learner_defaults(fl_learner_config_t *config) {
+    *config = (fl_learner_config_t){
+        .selector = FL_SELECT_TINYPROPV2,
+        .bias_mode = FL_BIAS_TOPK,
+        .k_rule = FL_K_INTEGER,
+        .layers = 0,
+        .s_min = 0.1f,
+        .s_max = 0.9f,
+        .zeta = 0.5f,
+        .d_min = 0.0f,
+        .d_max = 1.0f,
+        .d_thr = 0.05f,
+        .rho = 1.0f,
+        .lr = 1.0f,
+        .replays = 4,
+        .memory = 0,
+        .seed = 0,
+    };
+}
+
+static int check_config(const fl_learner_config_t *c) {
+    if (c->selector > FL_SELECT_TOPK || c->bias_mode > FL_BIAS_DENSE || c->k_rule > FL_K_TRUNC_F32) {
+        return FL_EINVAL;
+    }
+    if (!in_unit_range(c->s_min) || !in_unit_range(c->s_max) || c->s_min > c->s_max || !in_unit_range(c->zeta)) {
+        return FL_EINVAL;
+    }
+    if (!(c->rho > 0.0f && c->rho <= 1.0f) || !(c->lr > 0.0f) || !is_finite(c->lr)) {
+        return FL_EINVAL;
+    }
+    if (!is_finite(c->d_min) || !is_finite(c->d_max) || !is_finite(c->d_thr) || !(c->d_min <= c->d_max)) {
+        return FL_EINVAL;
+    }
+    // TinyPropv2 with d_max <= d_thr never trains; with d_min > d_thr it never skips
+    if (c->selector == FL_SELECT_TINYPROPV2 && (c->d_max <= c->d_thr || c->d_min > c->d_thr)) {
+        return FL_EINVAL;
+    }
+    if (c->layers > FL_MAX_TRAINABLE || c->replays > FL_MAX_REPLAYS || c->memory > FL_MAX_MEMORY) {
+        return FL_EINVAL;
+    }
+    return FL_OK;
+}
+
+int32_t fl_learner_producer(const fl_model_t *m, uint32_t t) {
+    for (uint32_t op = 0; op < m->op_count; op++) {
+        if (m->ops[op].out[0] == t) {
+            return (int32_t)op;
+        }
+    }
+    return -1;
+}
+
+static uint32_t consumers(const fl_model_t *m, uint32_t t) {
+    uint32_t count = 0;
+    for (uint32_t op = 0; op < m->op_count; op++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            count += m->ops[op].in[i] == t;
+        }
+    }
+    return count;
+}
+
+static uint32_t elements(const fl_tensor_t *t) {
+    uint32_t count = 1;
+    for (uint32_t i = 0; i < t->ndim; i++) {
+        count *= (uint32_t)t->shape[i];
+    }
+    return count;
+}
+
+fl_map_dims_t fl_learner_dims(const fl_model_t *m, const fl_op_t *op) {
+    const fl_tensor_t *in = &m->tensors[op->in[0]];
+    const fl_tensor_t *out = &m->tensors[op->out[0]];
+    return (fl_map_dims_t){in->shape[1],  in->shape[2],  in->shape[3],
+                           out->shape[1], out->shape[2], out->shape[3]};
+}
+
+// The backward kernels see one sample.
+static int has_way_back(const fl_model_t *m, const fl_op_t *op) {
+    switch (op->opcode) {
+    case FL_OP_RESHAPE:
+        return 1;
+    case FL_OP_FULLY_CONNECTED:
+        return elements(&m->tensors[op->in[0]]) == (uint32_t)m->tensors[op->in[1]].shape[1];
+    case FL_OP_CONV2D:
+    case FL_OP_DEPTHWISE_CONV2D:
+    case FL_OP_MAX_POOL:
+    case FL_OP_AVG_POOL:
+        return m->tensors[op->in[0]].shape[0] == 1;
+    default:
+        return 0;
+    }
+}
+
+// What the image says about the layer of operator `op`.
+static int describe_layer(const fl_model_t *m, uint32_t op_index, const fl_learner_config_t *config, float lr_scale,
+                          fl_layer_t *layer) {
+    const fl_op_t *op = &m->ops[op_index];
+    const fl_tensor_t *in = &m->tensors[op->in[0]];
+    fl_row_scales_t scales = fl_weight_scales(m, op);
+    layer->op = op_index;
+    layer->rows = fl_output_channels(m, op);
+    layer->row_bytes = fl_row_bytes(m, op);
+    layer->outputs = elements(&m->tensors[op->out[0]]);
+    layer->lr = config->lr * lr_scale;
+    layer->x_scale = in->scale;
+    layer->x_zero = in->zero_point;
+    layer->w_scale = scales.scale;
+    layer->w_scale_stride = scales.stride;
+    if (layer->outputs > 65535 || layer->row_bytes > 65535 || !(layer->x_scale > 0.0f) || !is_finite(layer->x_scale)) {
+        return FL_ENOTSUP;
+    }
+    for (uint32_t i = 0; i < layer->rows; i++) {
+        float scale = layer->w_scale[i * layer->w_scale_stride];
+        // the factors of update.c: infinite ones could meet a zero and make a NaN
+        if (!(scale > 0.0f) || !is_finite(scale) || !is_finite(layer->lr * layer->x_scale / scale) ||
+            !is_finite(layer->lr / (layer->x_scale * scale))) {
+            return FL_ENOTSUP;
+        }
+    }
+    return FL_OK;
+}
+
+// Largest factor by which the L1 norm of a delta can grow on its way through a layer's weights.
+static float growth(const fl_model_t *m, const fl_op_t *op) {
+    fl_row_scales_t scales = fl_weight_scales(m, op);
+    uint32_t distinct = scales.stride ? fl_output_channels(m, op) : 1;
+    float largest = 0.0f;
+    for (uint32_t i = 0; i < distinct; i++) {
+        largest = scales.scale[i] > largest ? scales.scale[i] : largest;
+    }
+    return largest * 128.0f * (float)fl_row_bytes(m, op);
+}
+
+static uint32_t most_kept(const fl_learner_config_t *c, uint32_t distance, uint32_t n) {
+    if (c->selector == FL_SELECT_DENSE) {
+        return 0;  // all of them need no list
+    }
+    fl_ratio_t ratio = {c->s_max, c->s_max, c->selector == FL_SELECT_TOPK ? 1.0f : c->zeta, c->k_rule};
+    uint32_t k = fl_keep_count(&ratio, 1.0f, distance, n);
+    if (c->selector == FL_SELECT_TOPK && distance == 0 && k < 2 && n >= 2) {
+        k = 2;
+    }
+    return k;
+}
+
+// Finds the operator that makes the logits: what the output is, before reshapes and a softmax.
+static int find_logits(const fl_model_t *m, fl_learner_t *l) {
+    uint32_t t = m->io[m->input_count];
+    int32_t op = fl_learner_producer(m, t);
+    while (op >= 0 && (m->ops[op].opcode == FL_OP_SOFTMAX || m->ops[op].opcode == FL_OP_RESHAPE)) {
+        t = m->ops[op].in[0];
+        op = fl_learner_producer(m, t);
+    }
+    if (op < 0 || m->tensors[t].dtype != FL_I8 || elements(&m->tensors[t]) > 65535) {
+        return FL_ENOTSUP;
+    }
+    l->last_op = (uint32_t)op;
+    l->classes = elements(&m->tensors[t]);
+    return FL_OK;
+}
+
+// Walks from the logits to the lowest trained layer, fills l->layers and measures the scratch.
+static int walk_back(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t *trainables, uint32_t count) {
+    uint32_t op_index = l->last_op;
+    float l1_bound = 2.0f;
+    uint64_t below = 0;  // bytes of the delta on the output side of the previous operator
+    uint64_t pair = (uint64_t)l->classes * sizeof(float);
+    for (;;) {
+        const fl_op_t *op = &m->ops[op_index];
+        uint64_t outputs = elements(&m->tensors[op->out[0]]);
+        if (below + outputs * sizeof(float) > pair) {
+            pair = below + outputs * sizeof(float);
+        }
+        if (!has_way_back(m, op)) {
+            return FL_ENOTSUP;
+        }
+        uint32_t remaining = count - l->layer_count;
+        if (trainables[remaining - 1].op == op_index) {
+            fl_layer_t *layer = &l->layers[l->layer_count];
+            int err = describe_layer(m, op_index, &l->config, trainables[remaining - 1].lr_scale, layer);
+            if (err) {
+                return err;
+            }
+            layer->distance = l->layer_count;
+            layer->keep_max = most_kept(&l->config, layer->distance, layer->outputs);
+            l->keep_max = layer->keep_max > l->keep_max ? layer->keep_max : l->keep_max;
+            if (op->opcode != FL_OP_FULLY_CONNECTED && layer->row_bytes * sizeof(float) > l->row_bytes) {
+                l->row_bytes = layer->row_bytes * (uint32_t)sizeof(float);
+            }
+            l->dense_macs += (uint64_t)layer->outputs * layer->row_bytes;
+            l->layer_count++;
+            if (remaining == 1) {
+                break;
+            }
+        }
+        if (fl_has_weights(op)) {
+            l->dense_macs += outputs * fl_row_bytes(m, op);
+            l1_bound = l1_bound * growth(m, op);
+            if (!(l1_bound < DELTA_LIMIT)) {
+                return FL_ENOTSUP;
+            }
+        }
+        int32_t producer = fl_learner_producer(m, op->in[0]);
+        if (producer < 0 || consumers(m, op->in[0]) != 1) {
+            return FL_ENOTSUP;  // a trainable layer that is not on the path, or a branch
+        }
+        below = op->opcode == FL_OP_RESHAPE ? below : outputs * sizeof(float);
+        op_index = (uint32_t)producer;
+    }
+    if (pair > UINT32_MAX) {
+        return FL_ENOTSUP;
+    }
+    l->delta_bytes = (uint32_t)pair;
+    return FL_OK;
+}
+
+static int find_rehearsal_set(const fl_model_t *m, fl_learner_t *l) {
+    uint32_t cursor = 0;
+    uint32_t bytes;
+    const void *data;
+    if (fl_image_section(m->image, FL_SECTION_REHEARSAL, &cursor, &data, &bytes) != FL_OK) {
+        return FL_OK;
+    }
+    const fl_rehearsal_set_t *set = data;
+    if (set->sample_bytes != l->sample_bytes) {
+        return FL_EBADMSG;
+    }
+    l->rehearsal_count = set->count;
+    l->rehearsal_labels = (const uint8_t *)(set + 1);
+    l->rehearsal_samples = (const int8_t *)(l->rehearsal_labels + (((size_t)set->count + 15) & ~(size_t)15));
+    return FL_OK;
+}
+
+static uint32_t padded_weights(const fl_layer_t *layer) {
+    return (layer->rows * layer->row_bytes + 3u) & ~3u;
+}
+
+static int has_bias(const fl_model_t *m, const fl_layer_t *layer) {
+    return m->ops[layer->op].in[2] != FL_NO_TENSOR;
+}
+
+static int measure(const fl_model_t *m, fl_learner_t *l) {
+    uint64_t weights = 0;
+    for (uint32_t i = 0; i < l->layer_count; i++) {
+        const fl_layer_t *layer = &l->layers[i];
+        weights += padded_weights(layer) + (has_bias(m, layer) ? 4u * layer->rows : 0u);
+    }
+    uint64_t memory = 0;
+    if (l->config.memory) {
+        memory = 4ull * l->classes + (uint64_t)l->config.memory * (sizeof(uint16_t) + l->sample_bytes);
+    }
+    uint64_t state = sizeof(fl_state_header_t) + 4ull * l->y_max_count + weights + memory;
+    uint64_t scratch_from = (state + 15) & ~15ull;
+    uint64_t total = scratch_from + l->delta_bytes + l->row_bytes + (uint64_t)l->keep_max * sizeof(uint16_t);
+    if (total > INT32_MAX) {
+        return FL_EINVAL;
+    }
+    l->sizes.total_bytes = (uint32_t)total;
+    l->sizes.state_bytes = (uint32_t)state;
+    l->sizes.weight_bytes = (uint32_t)weights;
+    l->sizes.memory_bytes = (uint32_t)memory;
+    l->sizes.scratch_bytes = (uint32_t)(total - state);
+    return FL_OK;
+}
+
+int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l) {
+    int err = check_config(config);
+    if (err) {
+        return err;
+    }
+    uint32_t cursor = 0;
+    uint32_t bytes;
+    const void *data;
+    if (fl_image_section(m->image, FL_SECTION_LEARN, &cursor, &data, &bytes) != FL_OK || bytes < sizeof(fl_trainable_t)) {
+        return FL_ENOENT;
+    }
+    const fl_trainable_t *trainables = data;
+    uint32_t available = bytes / (uint32_t)sizeof(fl_trainable_t);
+    uint32_t count = config->layers ? config->layers : available;
+    if (count > available) {
+        return FL_EINVAL;
+    }
+    if (count > FL_MAX_TRAINABLE || m->input_count != 1 || m->output_count < 1 ||
+        m->tensors[m->io[0]].dtype != FL_I8) {
+        return FL_ENOTSUP;
+    }
+    memset(l, 0, sizeof *l);
+    l->config = *config;
+    l->sample_bytes = m->tensors[m->io[0]].bytes;
+    err = find_logits(m, l);
+    if (!err) {
+        err = find_rehearsal_set(m, l);
+    }
+    if (!err) {
+        err = walk_back(m, l, trainables + (available - count), count);
+    }
+    if (err) {
+        return err;
+    }
+    for (uint32_t op = 0; op <= l->last_op; op++) {
+        l->forward_macs += fl_model_op_macs(m, op);
+    }
+    l->y_max_count = l->layer_count + (l->layers[0].op == l->last_op ? 0u : 1u);
+    return measure(m, l);
+}
+
+void fl_learner_place(fl_learner_t *l, void *arena) {
+    uint8_t *at = arena;
+    l->arena = at;
+    at += sizeof(fl_state_header_t);
+    l->y_max = (float *)(void *)at;
+    at += l->y_max_count * sizeof(float);
+    for (uint32_t i = 0; i < l->layer_count; i++) {
+        fl_layer_t *layer = &l->layers[i];
+        if (has_bias(l->model, layer)) {
+            layer->b = (int32_t *)(void *)at;
+            at += layer->rows * sizeof(int32_t);
+        }
+        layer->w = (int8_t *)at;
+        at += padded_weights(layer);
+        l->overrides[i] = (fl_override_t){layer->op, layer->w, layer->b};
+    }
+    if (l->config.memory) {
+        l->memory_seen = (uint32_t *)(void *)at;
+        at += l->classes * sizeof(uint32_t);
+        l->memory_labels = (uint16_t *)(void *)at;
+        at += l->config.memory * sizeof(uint16_t);
+        l->memory_samples = (int8_t *)at;
+    }
+    l->scratch = l->arena + ((l->sizes.state_bytes + 15u) & ~15u);
+}
+
+int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes) {
+    fl_learner_t l;
+    int err = fl_learner_layout(m, config, &l);
+    if (!err) {
+        *sizes = l.sizes;
+    }
+    return err;
+}

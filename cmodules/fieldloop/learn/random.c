@@ -1,0 +1,44 @@
+// Random numbers without a state: a 32-bit integer mixer over (seed, step, stream, index). Whoever knows the four numbers
+// knows the bits, so host and board round alike, in any order of evaluation.
+#include "fieldloop/fl_backward.h"
+
+#define GOLDEN 0x9e3779b9u  // 2^32 / golden ratio: spreads neighbouring indices
+
+// A bijection on 32 bits with near-ideal avalanche ("lowbias32", Chris Wellons, public domain).
+static uint32_t mix(uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    return x;
+}
+
+uint32_t fl_random_key(uint32_t seed, uint32_t step, uint32_t stream) {
+    uint32_t key = mix(seed + GOLDEN);
+    key = mix(key ^ (step * GOLDEN));
+    return mix(key ^ (stream + GOLDEN));
+}
+
+uint32_t fl_random(uint32_t key, uint32_t index) {
+    return mix(key + index * GOLDEN);
+}
+
+uint32_t fl_random_below(uint32_t bits, uint32_t n) {
+    return (uint32_t)(((uint64_t)bits * n) >> 32);
+}
+
+// Magnitude and sign apart: whole part and fraction of |v| are both exact in f32, which floor(w - v + u) is not
+// (w - v drops small steps, and + u can round up to the next integer). A step far below 1 keeps its exact chance.
+int32_t fl_round_stochastic(float v, uint32_t bits) {
+    float m = v < 0.0f ? -v : v;
+    if (!(m < 2147483520.0f)) {  // the f32 below 2^31
+        m = 2147483520.0f;
+    }
+    int32_t whole = (int32_t)m;
+    float fraction = m - (float)whole;
+    if (bits < (uint32_t)(fraction * 4294967296.0f)) {
+        whole++;
+    }
+    return v < 0.0f ? -whole : whole;
+}

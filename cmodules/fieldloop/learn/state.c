@@ -1,0 +1,79 @@
+// The learned state: made from the image, taken over from bytes, handed out as bytes.
+#include <string.h>
+
+#include "fieldloop/fl_error.h"
+#include "learner.h"
+
+static const uint8_t *image_uid(const fl_learner_t *l) {
+    return ((const fl_image_header_t *)(const void *)l->model->image)->uid;
+}
+
+void fl_learner_reset(fl_learner_t *l) {
+    const fl_model_t *m = l->model;
+    memset(l->arena, 0, l->sizes.state_bytes);  // the state is the same bytes whatever the arena held
+    fl_state_header_t *state = fl_state(l);
+    state->magic = FL_STATE_MAGIC;
+    state->version = FL_STATE_VERSION;
+    state->layer_count = (uint16_t)l->layer_count;
+    state->state_bytes = l->sizes.state_bytes;
+    state->memory = l->config.memory;
+    memcpy(state->uid, image_uid(l), sizeof state->uid);
+    state->sample_bytes = l->sample_bytes;
+    state->y_max_count = l->y_max_count;
+    state->seed = l->config.seed;
+    for (uint32_t i = 0; i < l->layer_count; i++) {
+        const fl_layer_t *layer = &l->layers[i];
+        const fl_op_t *op = &m->ops[layer->op];
+        memcpy(layer->w, fl_model_tensor(m, op->in[1]), (size_t)layer->rows * layer->row_bytes);
+        if (layer->b) {
+            memcpy(layer->b, fl_model_tensor(m, op->in[2]), layer->rows * sizeof(int32_t));
+        }
+    }
+}
+
+const void *fl_learner_state(const fl_learner_t *l) {
+    return l->arena;
+}
+
+const fl_learner_stats_t *fl_learner_stats(const fl_learner_t *l) {
+    return &fl_state(l)->stats;
+}
+
+// `bytes` may lie anywhere and hold anything: read by memcpy, trusted in nothing.
+int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
+    const uint8_t *from = state;
+    fl_state_header_t h;
+    if (bytes < sizeof h) {
+        return FL_EBADMSG;
+    }
+    memcpy(&h, from, sizeof h);
+    if (h.magic != FL_STATE_MAGIC || h.state_bytes != bytes) {
+        return FL_EBADMSG;
+    }
+    if (h.version != FL_STATE_VERSION) {
+        return FL_ENOTSUP;
+    }
+    if (memcmp(h.uid, image_uid(l), sizeof h.uid) != 0 || h.layer_count != l->layer_count ||
+        h.memory != l->config.memory || bytes != l->sizes.state_bytes) {
+        return FL_EINVAL;
+    }
+    if (h.sample_bytes != l->sample_bytes || h.y_max_count != l->y_max_count || h.stats.remembered > h.memory) {
+        return FL_EBADMSG;
+    }
+    for (uint32_t i = 0; i < l->y_max_count; i++) {
+        float y;
+        memcpy(&y, from + sizeof h + i * sizeof y, sizeof y);
+        if (!(y >= 0.0f) || y - y != 0.0f) {
+            return FL_EBADMSG;
+        }
+    }
+    for (uint32_t i = 0; i < h.stats.remembered; i++) {
+        uint16_t label;
+        memcpy(&label, from + ((const uint8_t *)&l->memory_labels[i] - l->arena), sizeof label);
+        if (label >= l->classes) {
+            return FL_EBADMSG;
+        }
+    }
+    memmove(l->arena, from, bytes);
+    return FL_OK;
+}
