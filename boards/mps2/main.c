@@ -1,4 +1,5 @@
 // The life of the board: boot script, main.py, REPL, soft reset.
+#include <string.h>
 #include "py/compile.h"
 #include "py/cstack.h"
 #include "py/gc.h"
@@ -8,6 +9,7 @@
 #include "extmod/vfs.h"
 #include "shared/runtime/gchelper.h"
 #include "shared/runtime/pyexec.h"
+#include "shared/runtime/semihosting_arm.h"
 #include "simflash.h"
 
 extern uint8_t _estack, _stack_size, _heap_start, _heap_end;
@@ -17,9 +19,19 @@ extern uint8_t _estack, _stack_size, _heap_start, _heap_end;
 
 void port_main(void) __attribute__((noreturn));
 
+// Tells the harness, and only it, that the machine started.
+static void report_boot(void) {
+    static char line[64];
+    char *end = strcpy(line, "FIELDLOOP-BOOT ") + 15;
+    end = port_put_hex(end, simflash_boots());
+    end = strcpy(end, port_reset_cause() == 1 ? " power-on\n" : " reset\n");
+    mp_semihosting_tx_strn(line, strlen(line));
+}
+
 void port_main(void) {
     mp_cstack_init_with_top(&_estack, (size_t)&_stack_size - STACK_RESERVE);
     simflash_init();
+    report_boot();
     for (;;) {
         gc_init(&_heap_start, &_heap_end);
         mp_init();

@@ -7,7 +7,7 @@
 //   operations()              (erases, programs, violations) since the machine started
 //   ticks()                   25 MHz ticks since start, 64 bits
 //   count(f, *args)           (executed instructions of f(*args), its result); needs -icount
-//   icount                    True when the simulator counts instructions
+//   icount()                  True when the simulator counts instructions
 #include "py/mphal.h"
 #include "py/runtime.h"
 #include "partition.h"
@@ -97,17 +97,14 @@ static mp_obj_t simboard_count(size_t n_args, const mp_obj_t *args) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR(simboard_count_obj, 1, simboard_count);
 
-static mp_obj_t simboard_getattr(mp_obj_t name) {
-    if (mp_obj_str_get_qstr(name) == MP_QSTR_icount) {
-        return mp_obj_new_bool(port_has_icount());
-    }
-    mp_raise_type(&mp_type_AttributeError);
+static mp_obj_t simboard_icount(void) {
+    return mp_obj_new_bool(port_has_icount());
 }
-static MP_DEFINE_CONST_FUN_OBJ_1(simboard_getattr_obj, simboard_getattr);
+static MP_DEFINE_CONST_FUN_OBJ_0(simboard_icount_obj, simboard_icount);
 
 static const mp_rom_map_elem_t simboard_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_simboard) },
-    { MP_ROM_QSTR(MP_QSTR___getattr__), MP_ROM_PTR(&simboard_getattr_obj) },
+    { MP_ROM_QSTR(MP_QSTR_icount), MP_ROM_PTR(&simboard_icount_obj) },
     { MP_ROM_QSTR(MP_QSTR_Partition), MP_ROM_PTR(&partition_type) },
     { MP_ROM_QSTR(MP_QSTR_partitions), MP_ROM_PTR(&simboard_partitions_obj) },
     { MP_ROM_QSTR(MP_QSTR_fail_after), MP_ROM_PTR(&simboard_fail_after_obj) },

@@ -126,6 +126,9 @@ def run_make(arguments: list[str], what: str) -> None:
     environment = dict(os.environ)
     # Otherwise the firmware holds the date of the build.
     environment.setdefault("SOURCE_DATE_EPOCH", "1745000000")
+    # Otherwise makeversionhdr.py asks git, and finds the repository that holds the build folder.
+    environment.setdefault("MICROPY_GIT_TAG", f"v{VERSION}")
+    environment.setdefault("MICROPY_GIT_HASH", "unknown")
     # Flags of an enclosing `make demo` must not reach MicroPython's makefiles.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS", "BUILD", "BOARD"):
         environment.pop(name, None)
