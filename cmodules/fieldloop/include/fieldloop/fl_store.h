@@ -78,7 +78,7 @@ typedef struct {
 typedef struct {
     const fl_flash_t *flash;
     fl_store_key_t keys[FL_STORE_KEYS];
-    uint32_t next_seq;    // of the next record; 0: used up
+    uint32_t next_seq;    // of the next record; 2^32 - 1: used up
     uint32_t sector_seq;  // of the sector opened last
     uint32_t last_sector; // the sector opened last; the ring goes on behind it
     uint32_t open_off;    // first free byte of last_sector, 0: nothing may be added to it
