@@ -1,0 +1,45 @@
+#include "fieldloop/fl_quantize.h"
+
+// One real value. The division is in double precision on every machine, so that a quotient beside a tie is
+// not rounded into it; it runs once an input element, not in a kernel.
+static int8_t quantize_one(float x, float scale, int32_t zero_point) {
+    double steps = (double)x / (double)scale;
+    if (steps > 512.0) { // beyond any clamp; also keeps the conversion below defined
+        steps = 512.0;
+    } else if (steps < -512.0) {
+        steps = -512.0;
+    } else if (!(steps == steps)) {
+        steps = 0.0;
+    }
+    int32_t whole = (int32_t)steps;
+    double rest = steps - (double)whole; // exact, in (-1, 1), sign of steps
+    if (rest > 0.5 || (rest == 0.5 && (whole & 1) != 0)) {
+        ++whole;
+    } else if (rest < -0.5 || (rest == -0.5 && (whole & 1) != 0)) {
+        --whole;
+    }
+    int32_t q = whole + zero_point;
+    return (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
+}
+
+void fl_quantize(const fl_tensor_t *t, const float *x, int8_t *q, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        q[i] = quantize_one(x[i], t->scale, t->zero_point);
+    }
+}
+
+void fl_dequantize(const fl_tensor_t *t, const int8_t *q, float *x, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        x[i] = t->scale * (float)(q[i] - t->zero_point);
+    }
+}
+
+size_t fl_argmax(const int8_t *scores, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; ++i) {
+        if (scores[i] > scores[best]) {
+            best = i;
+        }
+    }
+    return best;
+}

@@ -1,0 +1,64 @@
+// The C module `_fieldloop`: what the package `fieldloop` stands on. One type a file beside this one.
+#include "mod_common.h"
+
+#include "fieldloop/fl_crc.h"
+#include "fieldloop/fl_link.h"
+#include "fieldloop/fl_sha256.h"
+
+// check(image) -> 0, or minus an errno-valued error: -74 damaged or foreign, -95 too new, -1001 misaligned.
+static mp_obj_t module_check(mp_obj_t image_in) {
+    mp_buffer_info_t image;
+    fl_mp_get_buffer(image_in, &image, MP_BUFFER_READ, "image");
+    return MP_OBJ_NEW_SMALL_INT(fl_image_check(image.buf, image.len));
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(module_check_obj, module_check);
+
+// crc32(data, crc=0): zlib's, in pieces.
+static mp_obj_t module_crc32(size_t n_args, const mp_obj_t *args) {
+    mp_buffer_info_t data;
+    fl_mp_get_buffer(args[0], &data, MP_BUFFER_READ, "data");
+    uint32_t crc = n_args > 1 ? (uint32_t)mp_obj_get_int_truncated(args[1]) : 0;
+    return mp_obj_new_int_from_uint(fl_crc32(crc, data.buf, data.len));
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(module_crc32_obj, 1, 2, module_crc32);
+
+// sha256(*pieces) -> 32 bytes. hashlib is not on every port.
+static mp_obj_t module_sha256(size_t n_args, const mp_obj_t *args) {
+    fl_sha256_t st;
+    fl_sha256_init(&st);
+    for (size_t i = 0; i < n_args; ++i) {
+        mp_buffer_info_t data;
+        fl_mp_get_buffer(args[i], &data, MP_BUFFER_READ, "data");
+        fl_sha256_update(&st, data.buf, data.len);
+    }
+    uint8_t digest[FL_SHA256_BYTES];
+    fl_sha256_final(&st, digest);
+    return mp_obj_new_bytes(digest, sizeof(digest));
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR(module_sha256_obj, 0, module_sha256);
+
+static const mp_rom_obj_tuple_t version_obj = {
+    {&mp_type_tuple}, 3, {MP_ROM_INT(0), MP_ROM_INT(1), MP_ROM_INT(0)}
+};
+
+static const mp_rom_map_elem_t module_globals_table[] = {
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR__fieldloop) },
+    { MP_ROM_QSTR(MP_QSTR_Model), MP_ROM_PTR(&fl_mp_type_model) },
+    { MP_ROM_QSTR(MP_QSTR_Learner), MP_ROM_PTR(&fl_mp_type_learner) },
+    { MP_ROM_QSTR(MP_QSTR_Store), MP_ROM_PTR(&fl_mp_type_store) },
+    { MP_ROM_QSTR(MP_QSTR_Slot), MP_ROM_PTR(&fl_mp_type_slot) },
+    { MP_ROM_QSTR(MP_QSTR_Link), MP_ROM_PTR(&fl_mp_type_link) },
+    { MP_ROM_QSTR(MP_QSTR_check), MP_ROM_PTR(&module_check_obj) },
+    { MP_ROM_QSTR(MP_QSTR_crc32), MP_ROM_PTR(&module_crc32_obj) },
+    { MP_ROM_QSTR(MP_QSTR_sha256), MP_ROM_PTR(&module_sha256_obj) },
+    { MP_ROM_QSTR(MP_QSTR_version), MP_ROM_PTR(&version_obj) },
+    { MP_ROM_QSTR(MP_QSTR_protocol), MP_ROM_INT(FL_LINK_PROTO) },
+};
+static MP_DEFINE_CONST_DICT(module_globals, module_globals_table);
+
+const mp_obj_module_t fl_mp_module = {
+    .base = {&mp_type_module},
+    .globals = (mp_obj_dict_t *)&module_globals,
+};
+
+MP_REGISTER_MODULE(MP_QSTR__fieldloop, fl_mp_module);

@@ -1,0 +1,327 @@
+// _fieldloop.Model: an image executed in place, with an arena on MicroPython's heap.
+#include <string.h>
+
+#include "mod_common.h"
+
+#include "py/binary.h"
+#include "py/objstr.h"
+
+#include "fieldloop/fl_quantize.h"
+
+fl_mp_model_t *fl_mp_get_model(mp_obj_t object) {
+    fl_mp_model_t *self = MP_OBJ_TO_PTR(object);
+    if (self->m.image == NULL) {
+        mp_raise_ValueError(MP_ERROR_TEXT("model is closed; open it again"));
+    }
+    // A bytearray that grew has moved, and the core would read freed memory.
+    mp_buffer_info_t image;
+    mp_get_buffer_raise(self->source, &image, MP_BUFFER_READ);
+    if (image.buf != self->m.image || image.len < self->m.image_bytes) {
+        mp_raise_ValueError(MP_ERROR_TEXT("the image's buffer moved or shrank; open the model again"));
+    }
+    return self;
+}
+
+void fl_mp_model_bind(fl_mp_model_t *self, uint32_t plan_kind) {
+    size_t bytes = fl_model_arena_bytes(&self->m, plan_kind);
+    if (bytes == 0) {
+        mp_raise_ValueError(plan_kind == FL_PLAN_LEARN
+            ? MP_ERROR_TEXT("image carries no learning plan; compile it with trainable layers")
+            : MP_ERROR_TEXT("image carries no inference plan; compile it again"));
+    }
+    if (self->m.arena != NULL && self->m.arena_bytes == bytes) {
+        (void)fl_model_bind(&self->m, plan_kind, self->m.arena, bytes);
+        return;
+    }
+    // The old arena goes first: a small heap has no room for both.
+    size_t old_bytes = self->m.arena_bytes;
+    if (self->m.arena != NULL) {
+        m_del(uint8_t, self->m.arena, old_bytes);
+        self->m.arena = NULL;
+    }
+    int error = FL_ENOMEM;
+    uint8_t *arena = m_malloc_maybe(bytes);
+    if (arena != NULL) {
+        error = fl_model_bind(&self->m, plan_kind, arena, bytes);
+    } else if (old_bytes != 0) {
+        uint8_t *back = m_malloc_maybe(old_bytes);
+        if (back != NULL && fl_model_bind(&self->m, FL_PLAN_INFER, back, old_bytes) == FL_OK) {
+            fl_mp_raise_no_memory(bytes, "arena");
+        }
+    }
+    if (error != FL_OK) {
+        self->m.image = NULL; // closed rather than half there
+        if (arena == NULL) {
+            fl_mp_raise_no_memory(bytes, "arena");
+        }
+        fl_mp_raise(error, MP_ERROR_TEXT("the image's plan was refused; compile it again"));
+    }
+}
+
+static mp_obj_t model_make_new(const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
+    mp_arg_check_num(n_args, n_kw, 1, 1, false);
+    mp_buffer_info_t image;
+    fl_mp_get_buffer(args[0], &image, MP_BUFFER_READ, "image");
+    fl_mp_model_t *self = mp_obj_malloc_with_finaliser(fl_mp_model_t, type);
+    self->source = args[0];
+    self->learner = MP_OBJ_NULL;
+    memset(&self->m, 0, sizeof(self->m));
+    int error = fl_model_open(&self->m, image.buf, image.len);
+    if (error != FL_OK) {
+        self->m.image = NULL;
+        fl_mp_raise_image(error, image.len);
+    }
+    fl_mp_model_bind(self, FL_PLAN_INFER);
+    return MP_OBJ_FROM_PTR(self);
+}
+
+static mp_obj_t model_deinit(mp_obj_t self_in) {
+    fl_mp_model_t *self = MP_OBJ_TO_PTR(self_in);
+    if (self->learner != MP_OBJ_NULL) {
+        fl_mp_learner_close(self->learner);
+    }
+    memset(&self->m, 0, sizeof(self->m));
+    self->source = mp_const_none;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(model_deinit_obj, model_deinit);
+
+static mp_obj_t model_exit(size_t n_args, const mp_obj_t *args) {
+    (void)n_args;
+    return model_deinit(args[0]);
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(model_exit_obj, 4, 4, model_exit);
+
+// ---- running
+
+static bool is_float_array(mp_obj_t object, mp_buffer_info_t *buffer, mp_uint_t flags) {
+    return !mp_obj_is_str(object) && mp_get_buffer(object, buffer, flags) && (buffer->typecode & 0x7f) == 'f';
+}
+
+static void check_elements(const mp_buffer_info_t *buffer, size_t elements, const char *name) {
+    if (buffer->len != elements * sizeof(float)) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s: expected %u floats, got %u"), name,
+            (unsigned)elements, (unsigned)(buffer->len / sizeof(float)));
+    }
+}
+
+// x becomes int8: copied as it is, or quantised by the model's input scale when it holds floats.
+static void take_input(const fl_tensor_t *info, mp_obj_t x, int8_t *place) {
+    mp_buffer_info_t buffer;
+    if (is_float_array(x, &buffer, MP_BUFFER_READ)) {
+        check_elements(&buffer, info->bytes, "x");
+        fl_quantize(info, buffer.buf, place, info->bytes);
+        return;
+    }
+    fl_mp_get_bytes(x, &buffer, MP_BUFFER_READ, info->bytes, "x");
+    memcpy(place, buffer.buf, info->bytes);
+}
+
+// predict(x, out=None) -> class: runs the model on one sample. Allocates nothing.
+static mp_obj_t model_predict(size_t n_args, const mp_obj_t *args) {
+    fl_mp_model_t *self = fl_mp_get_model(args[0]);
+    if (self->m.input_count != 1 || self->m.output_count != 1) {
+        mp_raise_ValueError(MP_ERROR_TEXT("predict needs a model with one input and one output"));
+    }
+    const fl_tensor_t *y = fl_model_output_info(&self->m, 0);
+    mp_buffer_info_t out = {0};
+    if (n_args > 2 && args[2] != mp_const_none) { // checked before the run: a bad call changes nothing
+        if (is_float_array(args[2], &out, MP_BUFFER_WRITE)) {
+            check_elements(&out, y->bytes, "out");
+        } else {
+            fl_mp_get_bytes(args[2], &out, MP_BUFFER_WRITE, y->bytes, "out");
+        }
+    }
+    take_input(fl_model_input_info(&self->m, 0), args[1], fl_model_input(&self->m, 0));
+    int error = fl_model_run(&self->m);
+    if (error != FL_OK) {
+        fl_mp_raise(error, MP_ERROR_TEXT("the model did not run; open it again"));
+    }
+    const int8_t *scores = fl_model_output(&self->m, 0);
+    if (out.buf != NULL) {
+        if ((out.typecode & 0x7f) == 'f') {
+            fl_dequantize(y, scores, out.buf, y->bytes);
+        } else {
+            memcpy(out.buf, scores, y->bytes);
+        }
+    }
+    return MP_OBJ_NEW_SMALL_INT(fl_argmax(scores, y->bytes));
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(model_predict_obj, 2, 3, model_predict);
+
+// quantize(x, out): the int8 sample of floats, as predict() would see it.
+static mp_obj_t model_quantize(mp_obj_t self_in, mp_obj_t x, mp_obj_t out_in) {
+    const fl_tensor_t *info = fl_model_input_info(&fl_mp_get_model(self_in)->m, 0);
+    mp_buffer_info_t in, out;
+    if (!is_float_array(x, &in, MP_BUFFER_READ)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("x: expected array('f')"));
+    }
+    check_elements(&in, info->bytes, "x");
+    fl_mp_get_bytes(out_in, &out, MP_BUFFER_WRITE, info->bytes, "out");
+    fl_quantize(info, in.buf, out.buf, info->bytes);
+    return out_in;
+}
+static MP_DEFINE_CONST_FUN_OBJ_3(model_quantize_obj, model_quantize);
+
+// ---- how much of the arena a run really touches
+
+static mp_obj_t model_paint(mp_obj_t self_in, mp_obj_t pattern) {
+    fl_mp_model_t *self = fl_mp_get_model(self_in);
+    memset(self->m.arena, (int)(mp_obj_get_int(pattern) & 0xff), self->m.arena_bytes);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(model_paint_obj, model_paint);
+
+static mp_obj_t model_touched(mp_obj_t self_in, mp_obj_t pattern) {
+    fl_mp_model_t *self = fl_mp_get_model(self_in);
+    size_t n = fl_mp_touched(self->m.arena, self->m.arena_bytes, (uint8_t)mp_obj_get_int(pattern));
+    return mp_obj_new_int_from_uint(n);
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(model_touched_obj, model_touched);
+
+// ---- what the image says
+
+static mp_obj_t shape_of(const fl_tensor_t *t) {
+    mp_obj_t items[4];
+    size_t n = t->ndim < 4 ? t->ndim : 4;
+    for (size_t i = 0; i < n; ++i) {
+        items[i] = mp_obj_new_int(t->shape[i]);
+    }
+    return mp_obj_new_tuple(n, items);
+}
+
+static mp_obj_t labels_of(const fl_model_t *m) {
+    uint32_t cursor = 0, bytes, count;
+    const void *data;
+    if (fl_image_section(m->image, FL_SECTION_LABELS, &cursor, &data, &bytes) != FL_OK) {
+        return mp_const_empty_tuple;
+    }
+    memcpy(&count, data, sizeof(count));
+    const char *text = (const char *)data + sizeof(count);
+    mp_obj_tuple_t *labels = MP_OBJ_TO_PTR(mp_obj_new_tuple(count, NULL));
+    for (uint32_t i = 0; i < count; ++i) { // fl_image_check proved that count whole strings are there
+        size_t n = strlen(text);
+        labels->items[i] = mp_obj_new_str(text, n);
+        text += n + 1;
+    }
+    return MP_OBJ_FROM_PTR(labels);
+}
+
+// The samples that travel with the image, as (label, int8 memoryview); None past the last one.
+static mp_obj_t model_sample(mp_obj_t self_in, mp_obj_t index) {
+    fl_mp_model_t *self = fl_mp_get_model(self_in);
+    uint32_t cursor = 0, bytes;
+    const void *data;
+    mp_int_t i = mp_obj_get_int(index);
+    if (fl_image_section(self->m.image, FL_SECTION_REHEARSAL, &cursor, &data, &bytes) != FL_OK) {
+        return mp_const_none;
+    }
+    const fl_rehearsal_set_t *set = data;
+    if (i < 0 || (mp_uint_t)i >= set->count) {
+        return mp_const_none;
+    }
+    const uint8_t *label = (const uint8_t *)(set + 1);
+    size_t from = sizeof(*set) + ((set->count + 15u) & ~(size_t)15u) + (size_t)i * set->sample_bytes;
+    size_t start = (size_t)((const uint8_t *)data - self->m.image);
+    mp_obj_t pair[2] = {
+        MP_OBJ_NEW_SMALL_INT(label[i]),
+        fl_mp_view(self->source, start + from, set->sample_bytes),
+    };
+    return mp_obj_new_tuple(2, pair);
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(model_sample_obj, model_sample);
+
+static uint32_t trainable_of(const fl_model_t *m) {
+    uint32_t cursor = 0, bytes;
+    const void *data;
+    return fl_image_section(m->image, FL_SECTION_LEARN, &cursor, &data, &bytes) == FL_OK
+           ? bytes / (uint32_t)sizeof(fl_trainable_t) : 0;
+}
+
+static mp_obj_t macs_of(const fl_model_t *m) {
+    uint64_t macs = 0;
+    for (uint32_t op = 0; op < m->op_count; ++op) {
+        macs += fl_model_op_macs(m, op);
+    }
+    return mp_obj_new_int_from_ull(macs);
+}
+
+static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
+    fl_mp_model_t *self = MP_OBJ_TO_PTR(self_in);
+    if (dest[0] != MP_OBJ_NULL) {
+        return; // nothing can be set
+    }
+    const fl_model_t *m = &self->m;
+    bool open = m->image != NULL;
+    const fl_tensor_t *x = open ? fl_model_input_info(m, 0) : NULL;
+    const fl_tensor_t *y = open ? fl_model_output_info(m, 0) : NULL;
+    const fl_image_header_t *header = (const void *)m->image;
+    mp_obj_t value = MP_OBJ_NULL;
+    switch (attr) {
+        case MP_QSTR_closed: value = mp_obj_new_bool(!open); break;
+        case MP_QSTR_input_shape: value = open ? shape_of(x) : mp_const_none; break;
+        case MP_QSTR_output_shape: value = open ? shape_of(y) : mp_const_none; break;
+        case MP_QSTR_input_bytes: value = mp_obj_new_int_from_uint(open ? x->bytes : 0); break;
+        case MP_QSTR_output_bytes: value = mp_obj_new_int_from_uint(open ? y->bytes : 0); break;
+        case MP_QSTR_input_scale: value = open ? mp_obj_new_float((mp_float_t)x->scale) : mp_const_none; break;
+        case MP_QSTR_output_scale: value = open ? mp_obj_new_float((mp_float_t)y->scale) : mp_const_none; break;
+        case MP_QSTR_input_zero_point: value = open ? mp_obj_new_int(x->zero_point) : mp_const_none; break;
+        case MP_QSTR_output_zero_point: value = open ? mp_obj_new_int(y->zero_point) : mp_const_none; break;
+        case MP_QSTR_image_bytes: value = mp_obj_new_int_from_uint(open ? header->total_bytes : 0); break;
+        case MP_QSTR_arena_bytes: value = mp_obj_new_int_from_uint(m->arena_bytes); break;
+        case MP_QSTR_uid:
+            value = open ? mp_obj_new_bytes(header->uid, sizeof(header->uid)) : mp_const_none;
+            break;
+        case MP_QSTR_labels: value = open ? labels_of(m) : mp_const_empty_tuple; break;
+        case MP_QSTR_macs: value = open ? macs_of(m) : MP_OBJ_NEW_SMALL_INT(0); break;
+        case MP_QSTR_trainable: value = mp_obj_new_int_from_uint(open ? trainable_of(m) : 0); break;
+        default: dest[1] = MP_OBJ_SENTINEL; return; // a method
+    }
+    dest[0] = value;
+}
+
+static void print_shape(const mp_print_t *print, const fl_tensor_t *t) {
+    for (size_t i = 0; i < t->ndim && i < 4; ++i) {
+        mp_printf(print, i == 0 ? "%d" : "x%d", (int)t->shape[i]);
+    }
+}
+
+static void model_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
+    (void)kind;
+    fl_mp_model_t *self = MP_OBJ_TO_PTR(self_in);
+    if (self->m.image == NULL) {
+        mp_print_str(print, "Model(closed)");
+        return;
+    }
+    const fl_image_header_t *header = (const void *)self->m.image;
+    mp_print_str(print, "Model(");
+    print_shape(print, fl_model_input_info(&self->m, 0));
+    mp_print_str(print, " int8 -> ");
+    print_shape(print, fl_model_output_info(&self->m, 0));
+    mp_printf(print, " int8, %u operators, image %u bytes, arena %u bytes%s)", (unsigned)self->m.op_count,
+        (unsigned)header->total_bytes, (unsigned)self->m.arena_bytes,
+        self->learner == MP_OBJ_NULL ? "" : ", learning");
+}
+
+static const mp_rom_map_elem_t model_locals_table[] = {
+    { MP_ROM_QSTR(MP_QSTR_predict), MP_ROM_PTR(&model_predict_obj) },
+    { MP_ROM_QSTR(MP_QSTR_quantize), MP_ROM_PTR(&model_quantize_obj) },
+    { MP_ROM_QSTR(MP_QSTR_sample), MP_ROM_PTR(&model_sample_obj) },
+    { MP_ROM_QSTR(MP_QSTR_paint), MP_ROM_PTR(&model_paint_obj) },
+    { MP_ROM_QSTR(MP_QSTR_touched), MP_ROM_PTR(&model_touched_obj) },
+    { MP_ROM_QSTR(MP_QSTR_deinit), MP_ROM_PTR(&model_deinit_obj) },
+    { MP_ROM_QSTR(MP_QSTR___del__), MP_ROM_PTR(&model_deinit_obj) },
+    { MP_ROM_QSTR(MP_QSTR___enter__), MP_ROM_PTR(&mp_identity_obj) },
+    { MP_ROM_QSTR(MP_QSTR___exit__), MP_ROM_PTR(&model_exit_obj) },
+};
+static MP_DEFINE_CONST_DICT(model_locals, model_locals_table);
+
+MP_DEFINE_CONST_OBJ_TYPE(
+    fl_mp_type_model,
+    MP_QSTR_Model,
+    MP_TYPE_FLAG_NONE,
+    make_new, model_make_new,
+    print, model_print,
+    attr, model_attr,
+    locals_dict, &model_locals
+    );
