@@ -1,0 +1,1 @@
+"""The .flm model image: its layout, a writer, and a reader that trusts no byte."""

@@ -80,7 +80,7 @@ def _run_op(op: Op, tensors: Mapping[str, Tensor], values: Mapping[str, Array]) 
     if len(constants) == 2:
         assert constants[1] is not None
         y = y + constants[1].astype(np.float64)
-    return np.clip(y, op.clamp.lo, op.clamp.hi)
+    return np.asarray(np.clip(y, op.clamp.lo, op.clamp.hi))
 
 
 def _run_windowed(op: Op, x: Array, out: tuple[int, ...], w: Array | None) -> Array:

@@ -68,7 +68,7 @@ def _run_op(op: Op, tensors: Mapping[str, Tensor], values: Mapping[str, Array]) 
         y = _avg_pool(op, x.astype(np.int64), out)
     else:
         y = _weighted(op, tensors, x, op.fixed) + _zero_point(out)
-    return np.clip(y, op.fixed.act_min, op.fixed.act_max).astype(np.int8)
+    return np.asarray(np.clip(y, op.fixed.act_min, op.fixed.act_max), np.int8)
 
 
 def _weighted(op: Op, tensors: Mapping[str, Tensor], x: Array, fixed: Requant) -> Array:

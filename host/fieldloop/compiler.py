@@ -1,0 +1,275 @@
+"""The pipeline: a float graph and samples -> quantised -> ordered -> planned -> verified -> bytes.
+
+Everything the device will need, RAM and flash to the byte, is known when this returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.errors import DoesNotFitError, UsageError
+from fieldloop.image.writer import RehearsalSet, Trainable, write_image
+from fieldloop.ir.graph import Graph
+from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind
+from fieldloop.ir.shapes import macs
+from fieldloop.ir.tensor import Array, Quant
+from fieldloop.plan.order import best_order
+from fieldloop.plan.planner import backward_reads, plan_graph
+from fieldloop.plan.show import memory_map
+from fieldloop.plan.types import Plan, PlanKind
+from fieldloop.plan.verify import verify
+from fieldloop.quantize.calibrate import Range
+from fieldloop.quantize.ptq import quantize_graph
+
+DEFAULT_LEARN = 2
+
+# Learning rate of every trained layer below the head, as a part of the head's. A weight of a
+# convolution is used at every position and moves all of the features the head has learned to read.
+INNER_RATE = 1e-5
+
+# The logits' range is calibrated on classes that are known. Those that are learned in the field
+# may go further; what clips is lost to the learner, what is too wide costs resolution.
+LEARN_HEADROOM = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One operator of the compiled model."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    macs: int
+    weight_bytes: int  # weights and bias, in flash
+    output_bytes: int
+    lr_scale: float | None  # of a trainable layer
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """What the model will cost, to the byte."""
+
+    flash_bytes: int
+    ram_infer_bytes: int
+    ram_learn_bytes: int | None  # the forward arena while learning; the learner's own comes on top
+    macs: int
+    layers: tuple[LayerReport, ...]
+    memory_map: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """The image, what it costs, and the int8 graph it was made from."""
+
+    image: bytes
+    report: CompileReport
+    graph: Graph
+    plans: tuple[Plan, ...]
+    trainables: tuple[Trainable, ...]
+
+    @property
+    def input_quant(self) -> Quant:
+        """How real input values become int8."""
+        quant = self.graph.tensors[self.graph.inputs[0]].quant
+        assert quant is not None
+        return quant
+
+
+def compile_graph(
+    graph: Graph,
+    calibration: Array | Mapping[str, Array],
+    *,
+    labels: Sequence[str] = (),
+    learn: int | Sequence[str] | None = DEFAULT_LEARN,
+    rehearsal: tuple[Array, Array] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    percentile: float = 100.0,
+    learn_headroom: float = LEARN_HEADROOM,
+    inner_rate: float = INNER_RATE,
+    flash_limit: int | None = None,
+    ram_limit: int | None = None,
+) -> Compiled:
+    """Compiles a float graph for the device.
+
+    `calibration`: real-valued samples [n, ...input shape] (NHWC), or one array per input name.
+    `learn`: how many layers, counted from the output, may be trained in the field, or their names
+    (of operators); None for inference only. `rehearsal`: real-valued samples and class numbers
+    that travel with the model. `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells
+    what is missing (RAM: the larger of the two arenas).
+    """
+    samples = calibration if isinstance(calibration, Mapping) else _only_input(graph, calibration)
+    path = trainable_path(graph)
+    head = path[0] if path else None
+    layers = _chosen_layers(graph, path, learn)
+    _check_labels(graph, head, labels)
+
+    headroom = {head.output: learn_headroom} if head is not None and layers else {}
+    quantized = quantize_graph(graph, samples, percentile=percentile, headroom=headroom)
+    ordered = best_order(quantized.graph)
+
+    keep: dict[PlanKind, frozenset[str]] = {PlanKind.INFER: frozenset()}
+    if layers and head is not None:
+        keep[PlanKind.LEARN] = backward_reads(ordered, layers[-1].name, head.name)
+    plans = tuple(plan_graph(ordered, kind, keep=kept) for kind, kept in keep.items())
+    for plan in plans:
+        verify(ordered, plan, keep=keep[plan.kind])
+
+    trainables = tuple(
+        Trainable(op.name, _lr_scale(op, head, quantized.ranges, inner_rate)) for op in layers
+    )
+    image = write_image(
+        ordered,
+        plans,
+        labels=labels,
+        trainables=trainables,
+        rehearsal=_rehearsal(ordered, rehearsal, len(labels)),
+        meta=meta,
+    )
+    report = _report(ordered, image, plans, trainables)
+    for what, needed, limit in (
+        ("flash", report.flash_bytes, flash_limit),
+        ("RAM", max(plan.arena_bytes for plan in plans), ram_limit),
+    ):
+        if limit is not None and needed > limit:
+            raise DoesNotFitError(
+                f"model {graph.name} in {what}", needed_bytes=needed, available_bytes=limit
+            )
+    return Compiled(image, report, ordered, plans, trainables)
+
+
+def trainable_path(graph: Graph) -> tuple[Op, ...]:
+    """Layers with weights that can be trained, from the head backwards.
+
+    The path starts at the output (a softmax and reshapes after the head are passed over) and ends
+    where it branches, or at an operator that has no way back.
+    """
+    if len(graph.outputs) != 1:
+        return ()
+    name = graph.outputs[0]
+    layers: list[Op] = []
+    while (op := graph.producer(name)) is not None:
+        readers = len(graph.consumers(name)) + (name in graph.outputs)
+        if readers != 1:
+            break
+        if op.kind in WEIGHTED:
+            layers.append(op)
+        elif op.kind is OpKind.SOFTMAX:
+            if layers:
+                break
+        elif op.kind is not OpKind.RESHAPE and (op.kind not in POOLS or not layers):
+            break
+        name = op.inputs[0]
+    return tuple(layers)
+
+
+def _only_input(graph: Graph, samples: Array) -> dict[str, Array]:
+    if len(graph.inputs) != 1:
+        raise UsageError(
+            f"calibration: {graph.name} has {len(graph.inputs)} inputs, "
+            "pass one array per input name"
+        )
+    return {graph.inputs[0]: np.asarray(samples)}
+
+
+def _chosen_layers(
+    graph: Graph, path: tuple[Op, ...], learn: int | Sequence[str] | None
+) -> tuple[Op, ...]:
+    """The layers to train, from the head backwards."""
+    if learn is None or learn == 0:
+        return ()
+    if not path:
+        raise UsageError(
+            f"learn: {graph.name} does not end in a layer with weights (one output, then at most "
+            "a softmax); compile it with learn=None"
+        )
+    if not path[0].clamp.is_linear:
+        raise UsageError(
+            f"learn: the head {path[0].name} is clamped to [{path[0].clamp.lo}, "
+            f"{path[0].clamp.hi}]; expected linear logits, take the activation away"
+        )
+    if isinstance(learn, int):
+        if learn < 0:
+            raise UsageError(f"learn: expected a number of layers >= 0, got {learn}")
+        return path[:learn]
+    names = set(learn)
+    known = {op.name for op in path}
+    if not names <= known:
+        raise UsageError(
+            f"learn: {sorted(names - known)} cannot be trained; expected some of {sorted(known)}"
+        )
+    return tuple(op for op in path if op.name in names)
+
+
+def _check_labels(graph: Graph, head: Op | None, labels: Sequence[str]) -> None:
+    if not labels or head is None:
+        return
+    classes = graph.tensors[head.output].shape[-1]
+    if len(labels) != classes:
+        raise UsageError(f"labels: expected {classes}, one per class, got {len(labels)}")
+
+
+def _lr_scale(op: Op, head: Op | None, ranges: Mapping[str, Range], inner_rate: float) -> float:
+    """The head's rate is normalised: a step of lr = 1 moves a sample's logits by its error."""
+    assert head is not None
+    norm = ranges[head.inputs[0]].mean_square_norm
+    if not norm > 0.0:
+        raise UsageError(
+            f"learn: the input of the head {head.name} is zero for every calibration sample"
+        )
+    return 1.0 / norm if op.name == head.name else inner_rate / norm
+
+
+def _rehearsal(
+    graph: Graph, rehearsal: tuple[Array, Array] | None, classes: int
+) -> RehearsalSet | None:
+    if rehearsal is None:
+        return None
+    x, y = np.asarray(rehearsal[0]), np.asarray(rehearsal[1])
+    tensor = graph.tensors[graph.inputs[0]]
+    if len(graph.inputs) != 1 or x.shape[1:] != tensor.shape[1:]:
+        raise UsageError(
+            f"rehearsal: expected samples [n, {', '.join(map(str, tensor.shape[1:]))}], "
+            f"got {list(x.shape)}"
+        )
+    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise UsageError(f"rehearsal: expected {len(x)} class numbers, got {y.dtype} {y.shape}")
+    if classes and len(y) and int(y.max()) >= classes:
+        raise UsageError(f"rehearsal: class {int(y.max())} of {classes}")
+    assert tensor.quant is not None
+    numbers: npt.NDArray[np.int64] = y.astype(np.int64)
+    return RehearsalSet(tensor.quant.quantize(x), numbers)
+
+
+def _report(
+    graph: Graph, image: bytes, plans: tuple[Plan, ...], trainables: tuple[Trainable, ...]
+) -> CompileReport:
+    rates = {layer.op: layer.lr_scale for layer in trainables}
+    arena = {plan.kind: plan.arena_bytes for plan in plans}
+    infer = next(plan for plan in plans if plan.kind is PlanKind.INFER)
+    layers = tuple(
+        LayerReport(
+            name=op.name,
+            kind=op.kind.value,
+            output_shape=graph.tensors[op.output].shape,
+            macs=macs(op, graph.tensors),
+            weight_bytes=sum(
+                graph.tensors[n].bytes for n in op.inputs if graph.tensors[n].is_constant
+            ),
+            output_bytes=graph.tensors[op.output].bytes,
+            lr_scale=rates.get(op.name),
+        )
+        for op in graph.ops
+    )
+    return CompileReport(
+        flash_bytes=len(image),
+        ram_infer_bytes=arena[PlanKind.INFER],
+        ram_learn_bytes=arena.get(PlanKind.LEARN),
+        macs=graph.macs(),
+        layers=layers,
+        memory_map=memory_map(graph, infer),
+    )

@@ -1,0 +1,168 @@
+"""The bytes of the .flm image, as fl_image.h has them.
+
+A test compares every size, offset and value here with the C header.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+MAGIC = 0x314D4C46  # "FLM1"
+VERSION_MAJOR = 1
+VERSION_MINOR = 0
+ALIGN = 16
+UID_BYTES = 16
+CRC_FROM = 16
+UID_FROM = 32
+NO_TENSOR = 0xFFFF
+NO_OFFSET = 0xFFFFFFFF
+
+
+class Section(enum.IntEnum):
+    """Section types: four ASCII characters, little-endian."""
+
+    TENSORS = 0x534E4554
+    OPERATORS = 0x5245504F
+    IO = 0x554F4E49
+    PLAN = 0x4E414C50
+    DATA = 0x41544144
+    LABELS = 0x4C42414C
+    LEARN = 0x4E52454C
+    REHEARSAL = 0x53484552
+    META = 0x4154454D
+
+
+SECTION_REQUIRED = 1
+REQUIRED_SECTIONS = frozenset(
+    {Section.TENSORS, Section.OPERATORS, Section.IO, Section.PLAN, Section.DATA}
+)
+
+
+class Dtype(enum.IntEnum):
+    """Element types."""
+
+    I8 = 0
+    I32 = 1
+    F32 = 2
+    U8 = 3
+
+
+ELEMENT_BYTES = {Dtype.I8: 1, Dtype.I32: 4, Dtype.F32: 4, Dtype.U8: 1}
+
+
+class TensorKind(enum.IntEnum):
+    """Where a tensor lies: in the arena or in the image."""
+
+    ACTIVATION = 0
+    CONSTANT = 1
+
+
+class ImagePlanKind(enum.IntEnum):
+    """What a plan is for."""
+
+    INFER = 0
+    LEARN = 1
+
+
+class Opcode(enum.IntEnum):
+    """Operators; the names are those of the graph's OpKind."""
+
+    CONV2D = 1
+    DEPTHWISE_CONV2D = 2
+    FULLY_CONNECTED = 3
+    MAX_POOL = 4
+    AVG_POOL = 5
+    ADD = 6
+    SOFTMAX = 7
+    RESHAPE = 8
+
+
+HEADER = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("version_major", "<u2"),
+        ("version_minor", "<u2"),
+        ("total_bytes", "<u4"),
+        ("crc32", "<u4"),
+        ("uid", "u1", (UID_BYTES,)),
+        ("section_count", "<u4"),
+        ("tensor_count", "<u4"),
+        ("op_count", "<u4"),
+        ("flags", "<u4"),
+        ("reserved", "<u4", (4,)),
+    ]
+)
+SECTION = np.dtype([("type", "<u4"), ("flags", "<u4"), ("offset", "<u4"), ("bytes", "<u4")])
+TENSOR = np.dtype(
+    [
+        ("dtype", "u1"),
+        ("kind", "u1"),
+        ("ndim", "u1"),
+        ("reserved", "u1"),
+        ("shape", "<i4", (4,)),
+        ("bytes", "<u4"),
+        ("offset", "<u4"),
+        ("scale", "<f4"),
+        ("zero_point", "<i4"),
+        ("channel_scales", "<u4"),
+        ("channel_count", "<u4"),
+    ]
+)
+REQUANT = np.dtype([("multiplier", "<i4"), ("shift", "<i4")])
+CONV_PARAMS = np.dtype(
+    [
+        ("kernel_h", "<u2"),
+        ("kernel_w", "<u2"),
+        ("stride_h", "<u2"),
+        ("stride_w", "<u2"),
+        ("dilation_h", "<u2"),
+        ("dilation_w", "<u2"),
+        ("pad_top", "<i2"),
+        ("pad_left", "<i2"),
+        ("depth_multiplier", "<u2"),
+        ("reserved", "<u2", (15,)),
+    ]
+)
+ADD_PARAMS = np.dtype(
+    [
+        ("a", REQUANT),
+        ("b", REQUANT),
+        ("out", REQUANT),
+        ("left_shift", "<i4"),
+        ("reserved", "<i4", (5,)),
+    ]
+)
+SOFTMAX_PARAMS = np.dtype(
+    [
+        ("input_multiplier", "<i4"),
+        ("input_left_shift", "<i4"),
+        ("diff_min", "<i4"),
+        ("reserved", "<i4", (9,)),
+    ]
+)
+PARAM_BYTES = 48
+OP = np.dtype(
+    [
+        ("opcode", "<u2"),
+        ("flags", "<u2"),
+        ("in", "<u2", (4,)),
+        ("out", "<u2", (2,)),
+        ("requant", "<u4"),
+        ("requant_count", "<u4"),
+        ("act_min", "<i4"),
+        ("act_max", "<i4"),
+        ("p", "u1", (PARAM_BYTES,)),
+    ]
+)
+PLAN = np.dtype([("kind", "<u4"), ("arena_bytes", "<u4"), ("reserved", "<u4", (2,))])
+TRAINABLE = np.dtype(
+    [("op", "<u2"), ("flags", "<u2"), ("lr_scale", "<f4"), ("reserved", "<u4", (2,))]
+)
+REHEARSAL_SET = np.dtype([("count", "<u4"), ("sample_bytes", "<u4"), ("reserved", "<u4", (2,))])
+
+
+def aligned(offset: int, alignment: int = ALIGN) -> int:
+    """The next multiple of `alignment` at or after `offset`."""
+    return -(-offset // alignment) * alignment
