@@ -14,6 +14,7 @@
 
 #define SYSTICK_ON (7u) // enabled, with interrupt, processor clock
 #define SYSTICK_MAX_MS (600u) // 24 bits at 25 MHz
+#define TICKS_PER_MS (PORT_TICKS_PER_US * 1000u)
 #define COARSE_TICKS (250000u) // 25 MHz ticks in 10 ms
 
 static uint32_t fine_start;
@@ -33,11 +34,12 @@ uint64_t port_ticks(void) {
     return (wraps << 32) + fine;
 }
 
-static uint64_t time_known_loop(void) {
+static bool loop_counts(void) {
     uint32_t n = 1000; // 2 instructions a turn
     uint64_t start = port_ticks();
     __asm volatile ("1: subs %0, #1\n bne 1b" : "+r" (n) :: "cc");
-    return port_ticks() - start;
+    uint64_t spent = port_instructions(port_ticks() - start);
+    return spent > 2000 && spent < 2100;
 }
 
 void port_time_init(void) {
@@ -46,11 +48,9 @@ void port_time_init(void) {
     TIMER_CONTROL = 1;
     fine_start = TIMER_VALUE;
     coarse_start = COARSE_100HZ;
-    // Only instruction counting makes the loop take the same known time twice: 2000 instructions and
-    // the reading, which is far less than 200.
-    uint64_t once = port_instructions(time_known_loop());
-    uint64_t twice = port_instructions(time_known_loop());
-    icount = once == twice && once > 2000 && once < 2200;
+    // Only where instructions are counted does the loop take its known time, and again: 2000
+    // instructions and those of reading the time.
+    icount = loop_counts() && loop_counts();
 }
 
 bool port_has_icount(void) {
@@ -71,11 +71,12 @@ void SysTick_Handler(void) {
     awake = true;
 }
 
-void port_wait(int32_t timeout_ms) {
+// Sleep until an interrupt, or for so many ticks; 0 sets no limit.
+static void sleep_ticks(uint32_t ticks) {
     uint32_t state = port_irq_disable();
-    if (!awake && timeout_ms != 0) {
-        if (timeout_ms > 0) {
-            SYSTICK_LOAD = MIN((uint32_t)timeout_ms, SYSTICK_MAX_MS) * (PORT_TICKS_PER_US * 1000) - 1;
+    if (!awake) {
+        if (ticks > 0) {
+            SYSTICK_LOAD = ticks - 1;
             SYSTICK_VALUE = 0;
             SYSTICK_CONTROL = SYSTICK_ON;
         }
@@ -86,8 +87,16 @@ void port_wait(int32_t timeout_ms) {
     port_irq_restore(state);
 }
 
+void port_wait(int32_t timeout_ms) {
+    if (timeout_ms < 0) {
+        sleep_ticks(0);
+    } else if (timeout_ms > 0) {
+        sleep_ticks(MIN((uint32_t)timeout_ms, SYSTICK_MAX_MS) * TICKS_PER_MS);
+    }
+}
+
 mp_uint_t mp_hal_ticks_ms(void) {
-    return (mp_uint_t)(port_ticks() / (PORT_TICKS_PER_US * 1000));
+    return (mp_uint_t)(port_ticks() / TICKS_PER_MS);
 }
 
 mp_uint_t mp_hal_ticks_us(void) {
@@ -109,17 +118,11 @@ void mp_hal_delay_us(mp_uint_t us) {
 }
 
 void mp_hal_delay_ms(mp_uint_t ms) {
-    uint64_t end = port_ticks() + (uint64_t)ms * (PORT_TICKS_PER_US * 1000);
+    uint64_t end = port_ticks() + (uint64_t)ms * TICKS_PER_MS;
     mp_event_handle_nowait();
-    for (;;) {
-        uint64_t now = port_ticks();
-        if (now >= end) {
-            return;
-        }
-        uint64_t left_ms = (end - now) / (PORT_TICKS_PER_US * 1000);
-        if (left_ms > 0) {
-            mp_event_wait_ms((mp_uint_t)MIN(left_ms, SYSTICK_MAX_MS));
-        }
+    for (uint64_t now = port_ticks(); now < end; now = port_ticks()) {
+        sleep_ticks((uint32_t)MIN(end - now, SYSTICK_MAX_MS * TICKS_PER_MS));
+        mp_event_handle_nowait();
     }
 }
 
@@ -157,7 +160,7 @@ mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
             unread = false;
             start = port_ticks();
         } else if (unread
-                   || port_ticks() - start > (uint64_t)port_patience_ms() * (PORT_TICKS_PER_US * 1000)) {
+                   || port_ticks() - start > (uint64_t)port_patience_ms() * TICKS_PER_MS) {
             unread = true;
             break;
         }
