@@ -1,0 +1,1 @@
+"""Frontends: other people's networks -> the graph."""
