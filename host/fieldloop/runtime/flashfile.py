@@ -1,7 +1,8 @@
 """Flash on the host, and the store and the slot writer of the C core over it.
 
-`NorFlash` keeps its bytes in a file (it survives the process) or in memory. It enforces the rules of
-NOR flash more strictly than any part does, and can lose power after or inside its n-th operation.
+`NorFlash` keeps its bytes in a file (it survives the process) or in memory. It enforces the rules
+of NOR flash more strictly than any part does, and can lose power after or inside its n-th
+operation.
 `Store` and `write_slot` are thin: the work is done by the device's own C.
 """
 
@@ -30,9 +31,9 @@ _ENOTSUP = -95
 class NorFlash:
     """A NOR flash of `sector_count` sectors; `path` None keeps it in memory.
 
-    A unit may be programmed only when this object has erased its sector to the end, and once. What was
-    opened from a file, or torn by a power cut, is not known to be erased, whatever it reads. A broken
-    rule raises out of the call that caused it.
+    A unit may be programmed only when this object has erased its sector to the end, and once. What
+    was opened from a file, or torn by a power cut, is not known to be erased, whatever it reads. A
+    broken rule fails the call, and `check()` raises what it was.
     """
 
     def __init__(
