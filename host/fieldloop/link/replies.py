@@ -1,0 +1,217 @@
+"""What a device answers, as data: replies of group 70, checked key by key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fieldloop.link import cbor
+from fieldloop.link.errors import CodecError
+
+Reply = Mapping[str, cbor.Value]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The active model. Shapes begin with 1; scale and zero point as in TFLite."""
+
+    slot: str
+    sha256: bytes
+    bytes: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    input_scale: float
+    input_zero: int
+    output_scale: float
+    output_zero: int
+    learnable: bool
+
+    @property
+    def input_bytes(self) -> int:
+        return math.prod(self.input_shape)
+
+    @property
+    def output_bytes(self) -> int:
+        return math.prod(self.output_shape)
+
+
+@dataclass(frozen=True, slots=True)
+class BoardInfo:
+    proto: int
+    version: str
+    board: str
+    micropython: str
+    boot: int
+    buf_bytes: int
+    slots: dict[str, int]  # name -> capacity, bytes
+    model: ModelInfo | None
+    learner: bool
+    free_bytes: int
+    frames: int
+    bad_frames: int
+    noise_bytes: int
+    lost_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """One batch of samples learned."""
+
+    samples: int
+    hits: int  # right before they were learned
+    loss_sum: float
+    trained: int  # samples that had a backward pass
+    backward_macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    arena_bytes: int
+    used_bytes: int  # highest byte touched since the last paint; 0: never painted
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    job: int
+    state: str  # running, done, cancelled, failed
+    done: int
+    of: int
+    message: str
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+class ReplyFields:
+    """Typed access to a reply; CodecError names the key, what was expected and what came."""
+
+    def __init__(self, what: str, reply: Reply) -> None:
+        self._what = what
+        self._reply = reply
+
+    def _wrong(self, key: str, expected: str) -> CodecError:
+        got = self._reply.get(key, "nothing")
+        return CodecError(f"{self._what}: reply key {key!r}: {expected} expected, got {got!r}")
+
+    def integer(self, key: str) -> int:
+        value = self._reply.get(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(key, "an integer")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._reply.get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise self._wrong(key, "a number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self._reply.get(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self._reply.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "text")
+        return value
+
+    def data(self, key: str) -> bytes:
+        value = self._reply.get(key)
+        if not isinstance(value, bytes):
+            raise self._wrong(key, "bytes")
+        return value
+
+    def integers(self, key: str, count: int | None = None) -> tuple[int, ...]:
+        value = self._reply.get(key)
+        if not isinstance(value, list) or (count is not None and len(value) != count):
+            raise self._wrong(key, "a list" if count is None else f"a list of {count}")
+        out = tuple(x for x in value if isinstance(x, int) and not isinstance(x, bool))
+        if len(out) != len(value):
+            raise self._wrong(key, "a list of integers")
+        return out
+
+    def quant(self, key: str) -> tuple[float, int]:
+        value = self._reply.get(key)
+        if isinstance(value, list) and len(value) == 2:
+            scale, zero = value
+            if isinstance(scale, (int, float)) and isinstance(zero, int):
+                return float(scale), zero
+        raise self._wrong(key, "[scale, zero point]")
+
+    def has(self, key: str) -> bool:
+        return self._reply.get(key) is not None
+
+
+def model_info(what: str, reply: Reply) -> ModelInfo:
+    f = ReplyFields(what, reply)
+    in_scale, in_zero = f.quant("in_q")
+    out_scale, out_zero = f.quant("out_q")
+    return ModelInfo(
+        slot=f.text("slot"),
+        sha256=f.data("sha"),
+        bytes=f.integer("len"),
+        input_shape=f.integers("in"),
+        output_shape=f.integers("out"),
+        input_scale=in_scale,
+        input_zero=in_zero,
+        output_scale=out_scale,
+        output_zero=out_zero,
+        learnable=f.flag("learn"),
+    )
+
+
+def step_stats(what: str, reply: Reply) -> StepStats:
+    f = ReplyFields(what, reply)
+    return StepStats(
+        f.integer("k"), f.integer("hit"), f.number("loss"), f.integer("trained"), f.integer("macs")
+    )
+
+
+def text_keys(value: cbor.Value) -> dict[str, cbor.Value] | None:
+    return (
+        {k: v for k, v in value.items() if isinstance(k, str)} if isinstance(value, dict) else None
+    )
+
+
+def board_info(reply: Reply) -> BoardInfo:
+    """The reply to `info`."""
+    f = ReplyFields("info", reply)
+    model = text_keys(reply.get("model"))
+    slots = text_keys(reply.get("slots")) or {}
+    frames, bad, noise, lost = f.integers("rx", 4)
+    return BoardInfo(
+        proto=f.integer("proto"),
+        version=f.text("ver"),
+        board=f.text("board"),
+        micropython=f.text("mpy"),
+        boot=f.integer("boot"),
+        buf_bytes=f.integer("buf"),
+        slots={name: size for name, size in slots.items() if isinstance(size, int)},
+        model=model_info("info", model) if model is not None else None,
+        learner=f.flag("learner"),
+        free_bytes=f.integer("free"),
+        frames=frames,
+        bad_frames=bad,
+        noise_bytes=noise,
+        lost_bytes=lost,
+    )
+
+
+def job_status(reply: Reply) -> JobStatus:
+    """The reply to `job`, read."""
+    f = ReplyFields("job status", reply)
+    message = f.text("msg") if f.has("msg") else ""
+    return JobStatus(
+        f.integer("job"), f.text("state"), f.integer("done"), f.integer("of"), message
+    )
+
+
+def instructions(reply: Reply) -> int | None:
+    """`ins` of a reply to `count`; None where the board cannot count."""
+    f = ReplyFields("count", reply)
+    return f.integer("ins") if f.has("ins") else None
