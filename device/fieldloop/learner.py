@@ -1,0 +1,158 @@
+"""Learner: teaches a model, and keeps what it learned in a power-safe store.
+
+Records of a model in the store: STATE holds what was learned (an empty one means the factory
+weights), SETTINGS how the learner was configured, so that it can be opened again after a start.
+"""
+
+import _fieldloop
+
+STATE = 1
+SETTINGS = 3
+
+
+class Learner:
+    """Arguments: the model, a store (a raw partition's block device, a Store, or None to keep
+    nothing), and the settings of the learner by name (`Learner.config` tells them all).
+
+    Starts from the newest commit of the same model and settings; `restored` tells if there was one.
+    """
+
+    def __init__(self, model, store=None, **settings):
+        if store is not None and not isinstance(store, _fieldloop.Store):
+            store = _fieldloop.Store(store)
+        self.model = model
+        self.store = store
+        self.uid = model.uid
+        self.core = core = _fieldloop.Learner(model, **settings)
+        self.step = core.step  # step(x, label) -> class predicted before; allocates nothing
+        self.train = core.train  # the same without memory and replay
+        self.state = core.state  # what a commit writes, as a view
+        self.stats = core.stats
+        self.seq = 0  # number of the commit that the weights came from; 0: the factory's
+        self.restored = False
+        if store is not None and store.find(STATE, self.uid) is not None:
+            try:
+                self.restore()
+                self.restored = self.seq != 0
+            except ValueError:
+                pass  # of other settings: it stays in the store until two commits came after it
+
+    def __getattr__(self, name):
+        return getattr(self.core, name)  # config, error, trained, kept, ..._bytes
+
+    def __repr__(self):
+        return repr(self.core)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.deinit()
+
+    def deinit(self):
+        self.core.deinit()
+
+    def _stored(self):
+        if self.store is None:
+            raise OSError(2, "this learner has no store; give it a block device")
+        return self.store
+
+    def _newest(self, nth=0):
+        return self._stored().find(STATE, self.uid, nth)
+
+    def _load(self, nth, length):
+        if length == 0:
+            self.core.reset()
+            return
+        state = bytearray(length)
+        self.store.read(STATE, self.uid, nth, state)
+        self.core.load(state)
+
+    def commit(self):
+        """Write what was learned; returns the record's number.
+
+        A power cut at any moment leaves this commit or the one before, whole.
+        """
+        store = self._stored()
+        packed = self.core.packed
+        record = store.find(SETTINGS, self.uid)
+        same = False
+        if record is not None and record[3] == len(packed):
+            old = bytearray(len(packed))
+            store.read(SETTINGS, self.uid, 0, old)
+            same = old == packed
+        if not same:
+            store.append(SETTINGS, self.uid, packed)
+        store.append(STATE, self.uid, self.core.state())
+        self.seq = self._newest()[2]
+        return self.seq
+
+    def restore(self):
+        """Back to the last commit; to the factory weights when there is none."""
+        record = self._newest()
+        if record is None:
+            self.core.reset()
+            self.seq = 0
+        else:
+            self._load(0, record[3])
+            self.seq = record[2] if record[3] else 0
+        return self.seq
+
+    def undo(self):
+        """Back to the commit before the last one, for good; before the first are the factory weights."""
+        newest = self._newest()
+        if newest is None:
+            raise OSError(2, "nothing was committed yet")
+        before = self._newest(1)
+        if before is None:
+            return self.reset()
+        self._load(1, before[3])
+        self.store.copy(STATE, self.uid, 1)
+        self.seq = self._newest()[2]
+        return self.seq
+
+    def reset(self):
+        """Back to the factory weights, for good; undo() brings the last commit back."""
+        self.core.reset()
+        self.seq = 0
+        if self.store is not None:
+            newest = self._newest()
+            if newest is not None and newest[3] != 0:
+                self.store.append(STATE, self.uid)
+                self.seq = self._newest()[2]
+        return self.seq
+
+    def watermark(self, x, label):
+        """Highest byte of the learner's arena that a step touches, plus one; keeps what was learned."""
+        kept = bytes(self.core.state())
+        highest = 0
+        for paint in (0x55, 0xAA):
+            self.core.paint(paint)
+            self.core.step(x, label)
+            highest = max(highest, self.core.touched(paint))
+        self.core.load(kept)
+        return highest
+
+
+def resume(model, store):
+    """The learner that was open when the model's newest commit was written, or None."""
+    record = store.find(STATE, model.uid)
+    if record is None or record[3] == 0:
+        return None
+    for nth in (
+        0,
+        1,
+    ):  # settings are written before the state: a cut may leave the newer ones alone
+        settings = store.find(SETTINGS, model.uid, nth)
+        if settings is None:
+            break
+        packed = bytearray(settings[3])
+        store.read(SETTINGS, model.uid, nth, packed)
+        try:
+            learner = Learner(model, store, packed=packed)
+        except ValueError:
+            continue
+        if learner.restored:
+            return learner
+        learner.deinit()
+    return None

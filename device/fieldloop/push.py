@@ -1,0 +1,88 @@
+"""Push: takes an image from the host in chunks, into a slot or a file."""
+
+MAGIC = b"FLM1"
+
+
+class Push:
+    """One push at a time: the place, its length and SHA-256, and the offset expected next."""
+
+    def __init__(self, server):
+        self.server = server
+        self.to = None
+        self.length = 0
+        self.sha = None
+        self.next = 0
+        self.slot = None
+        self.match = False
+
+    def take(self, body):
+        to, offset, data = body["to"], body["off"], body["data"]
+        if offset == 0:
+            length, sha = body["len"], bytes(body["sha"])
+            if length < 1 or len(sha) != 32:
+                raise ValueError("push: expected len of 1 or more and a sha of 32 bytes")
+            if (to, length, sha) != (self.to, self.length, self.sha):
+                self._begin(to, length, sha)
+            elif self.match and not self._is_there():
+                self._begin(to, length, sha)
+        if to != self.to:
+            raise ValueError("push: no push to %s is under way; begin at off 0" % to)
+        if offset == self.next and len(data) and self.next < self.length:
+            self._write(offset, data)
+        reply = {"off": self.next}
+        if self.next == self.length:
+            reply["match"] = self.match
+            if not self.match:
+                self.to = None  # the next attempt begins anew
+        return reply
+
+    def _begin(self, to, length, sha):
+        self.to = None
+        slot = self.server.storage.slot(to)
+        if slot is None:
+            raise ValueError("push: no slot %s; see info" % to)
+        self.slot, self.length, self.sha = slot, length, sha
+        self.match = self._is_there()
+        self.next = length if self.match else 0
+        if not self.match:
+            server = self.server
+            if server.slot is not None and server.slot[0] == to:
+                server.close()  # it runs from the bytes that are about to be erased
+            slot.begin(length)
+        self.to = to
+
+    def _is_there(self):
+        return (
+            self.image_bytes(self.slot) == self.length
+            and self.slot.sha256(self.length) == self.sha
+        )
+
+    def _write(self, offset, data):
+        try:
+            self.slot.write(offset, data)
+            self.next = offset + len(data)
+            if self.next == self.length:
+                self._end()
+        except OSError:
+            self.to = None
+            raise
+
+    def _end(self):
+        if hasattr(self.slot, "part"):  # a file takes the old one's place only when it is whole
+            self.match = self.slot.sha256(self.length) == self.sha
+            self.slot.end(self.match)
+        else:
+            self.slot.end(True)
+            self.match = self.slot.sha256(self.length) == self.sha
+
+    def image_bytes(self, slot):
+        """Bytes of the image that the slot says it holds; 0 when it does not look like one."""
+        head = bytearray(12)
+        try:
+            slot.readinto(0, head)
+        except (OSError, ValueError):
+            return 0
+        length = int.from_bytes(head[8:12], "little")
+        if bytes(head[:4]) != MAGIC or (slot.size and length > slot.size):
+            return 0
+        return length

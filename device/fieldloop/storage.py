@@ -1,0 +1,69 @@
+"""Where a device keeps models and what they learned, and which model is the active one."""
+
+import os
+
+import _fieldloop
+
+from fieldloop.slots import FileBlocks, FileSlot, PartitionSlot
+
+ACTIVE = 2
+NO_UID = b"\x00" * 16
+FOLDER = "fieldloop-data"  # without partitions, all lies in files of this folder
+
+
+class Storage:
+    """slots: {name: block device} for images; store: block device for what is learned.
+
+    Without them: the partitions model0, model1 and store of a simulated board, else files.
+    """
+
+    def __init__(self, slots=None, store=None):
+        if slots is None and store is None:
+            slots, store = _partitions()
+        if slots is None:
+            slots, store = {}, store
+        self.slots = {name: PartitionSlot(name, device) for name, device in slots.items()}
+        if not self.slots or store is None:
+            try:
+                os.mkdir(FOLDER)
+            except OSError:
+                pass
+        if not self.slots:
+            for name in ("model0", "model1"):
+                self.slots[name] = FileSlot(name, FOLDER + "/" + name + ".flm")
+        self.store = _fieldloop.Store(
+            store if store is not None else FileBlocks(FOLDER + "/store")
+        )
+
+    def slot(self, name):
+        """The slot of this name, or a file by its absolute path; None when there is neither."""
+        if name in self.slots:
+            return self.slots[name]
+        return FileSlot(name, name) if name.startswith("/") else None
+
+    def active(self):
+        """(slot name, image bytes, sha256, uid) of the active model, or None."""
+        record = self.store.find(ACTIVE, NO_UID)
+        if record is None or record[3] < 52:
+            return None
+        data = bytearray(record[3])
+        self.store.read(ACTIVE, NO_UID, 0, data)
+        length = int.from_bytes(data[:4], "little")
+        return data[52:].decode(), length, bytes(data[4:36]), bytes(data[36:52])
+
+    def activate(self, name, length, sha, uid):
+        """Remember the active model; what other models learned gives way when room is needed."""
+        self.store.mount((NO_UID, uid))
+        self.store.append(ACTIVE, NO_UID, length.to_bytes(4, "little"), sha, uid, name.encode())
+
+    def keep(self, uid):
+        """After a start: the records of this model are the ones to keep."""
+        self.store.mount((NO_UID, uid))
+
+
+def _partitions():
+    try:
+        from simboard import Partition
+    except ImportError:
+        return None, None
+    return {"model0": Partition("model0"), "model1": Partition("model1")}, Partition("store")
