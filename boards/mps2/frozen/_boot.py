@@ -1,6 +1,6 @@
 # Mount the file system at /, and make one on a flash that holds none.
-import vfs
 import simboard
+import vfs
 
 _fs = simboard.Partition("fs")
 try:

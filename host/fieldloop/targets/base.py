@@ -42,6 +42,17 @@ class Target(Protocol):
         """
         ...
 
+    def begin(self, code: str) -> None:
+        """Start code, a server for example, and let it run.
+
+        interrupt() ends it; on a board any other call of bring-up does too.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Ctrl-C: stop what runs."""
+        ...
+
     def eval(self, expression: str, *, timeout: float = 10.0) -> Any:
         """The value of an expression on the device, which must be a Python literal."""
         ...

@@ -1,7 +1,7 @@
 """Build the firmwares: boards/mps2 for a QEMU board, MicroPython's unix port for this machine.
 
-Each configuration has its own folder under the build folder; make decides what is stale, a change of
-flags or of the memory map starts afresh. A lock makes processes side by side build once.
+Each configuration has its own folder under the build folder; make decides what is stale, a
+change of flags or of the memory map starts afresh. A lock makes processes side by side build once.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def build_firmware(
 ) -> Firmware:
     """Build the firmware of a target of the roster; quick when nothing changed.
 
-    `memory` is full or realistic, by default the board's own default. `user_modules` leaves out the
-    C module `_fieldloop`. `sanitize` (unix only) builds with AddressSanitizer and UBSan.
-    Raises UsageError for a target that is not built, DoesNotFitError for a firmware larger than the
-    ROM of the memory map, FieldloopError with the compiler's last words for all else.
+    `memory` is full or realistic, by default the board's own default. Without `user_modules` the
+    C module `_fieldloop` is left out. `sanitize` (unix only) builds with AddressSanitizer and
+    UBSan. Raises UsageError for a target that is not built, DoesNotFitError for a firmware larger
+    than the ROM of the memory map, FieldloopError with the compiler's last words for all else.
     """
     spec = roster.lookup(name)
     missing = missing_tools(spec.kind)
@@ -89,7 +89,10 @@ def has_user_module() -> bool:
 
 
 def _build_qemu(
-    spec: roster.TargetSpec, memory: roster.MemoryMap, user_modules: bool, progress: Progress | None
+    spec: roster.TargetSpec,
+    memory: roster.MemoryMap,
+    user_modules: bool,
+    progress: Progress | None,
 ) -> Firmware:
     micropython = source.micropython_dir(progress)
     mpy_cross = source.mpy_cross(progress)
@@ -186,7 +189,7 @@ def layout_id(spec: roster.TargetSpec, memory: roster.MemoryMap) -> int:
 
 
 def _layout(spec: roster.TargetSpec, memory: roster.MemoryMap) -> tuple[str, str]:
-    """fl_layout.h and layout.mk: the memory map as the port's C files and linker script want it."""
+    """fl_layout.h and layout.mk: the memory map for the port's C files and linker script."""
     partitions = " ".join(
         f'{{ "{p.name}", {p.offset:#x}u, {p.size:#x}u, {p.prog_size}u }},'
         for p in memory.partitions
@@ -208,7 +211,7 @@ def _overflow(
 ) -> DoesNotFitError | None:
     """The linker's `region `ROM' overflowed by N bytes` as the error that it is."""
     for region, size in (("ROM", memory.rom), ("RAM", memory.ram)):
-        before, found, after = message.partition(f"region `{region}' overflowed by ")
+        _, found, after = message.partition(f"region `{region}' overflowed by ")
         if found:
             return DoesNotFitError(
                 f"the firmware for {spec.name} ({memory.name}, {region})",

@@ -1,8 +1,8 @@
 """Obtain the MicroPython source, and mpy-cross built from it.
 
 The source is Debian's package, fetched by apt through a private apt state: no system file is
-touched, no root is needed, and apt verifies the archive's signature. The upstream tarball inside is
-pinned by its SHA-256. Only what our ports need is unpacked; Debian's patches are not applied.
+touched, no root is needed, and apt verifies the archive's signature. The upstream tarball inside
+is pinned by its SHA-256. Only what our ports need is unpacked; Debian's patches are not applied.
 `MICROPY_DIR` names another checkout instead.
 """
 
@@ -55,7 +55,7 @@ _KEYRINGS = (
 )
 # A stanza with one of these suites is the Debian archive itself, not -security and not a stranger.
 _DEBIAN_SUITES = frozenset(
-    "bullseye bookworm trixie forky duke sid oldstable stable testing unstable".split()
+    ("bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing")
 )
 
 Progress = Callable[[str], None]

@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from fieldloop.errors import DeviceError, FieldloopError, UsageError
 from fieldloop.targets import build, roster
@@ -88,9 +88,7 @@ class QemuBoard:
             )
         self.memory = self.spec.memory(memory)
         self.icount = icount
-        self.firmware = firmware or build.build_firmware(
-            name, self.memory.name, progress=progress
-        )
+        self.firmware = firmware or build.build_firmware(name, self.memory.name, progress=progress)
         self._folder: Path | None = None
         if flash_file is None:
             self._folder = Path(tempfile.mkdtemp(prefix="fieldloop-flash-"))
@@ -195,13 +193,19 @@ class QemuBoard:
 
     @property
     def boots(self) -> int:
-        """How often the machine started since start(): 1, and one more for each machine.reset()."""
+        """Starts of the machine since start(): 1, and one more for each machine.reset()."""
         return self.console.count("FIELDLOOP-BOOT")
 
     # ---- bring-up, see Target ----
 
     def exec(self, code: str, *, timeout: float = 10.0, soft_reset: bool = False) -> str:
         return RawRepl(self.repl_port).exec(code, timeout=timeout, soft_reset=soft_reset)
+
+    def begin(self, code: str) -> None:
+        RawRepl(self.repl_port).begin(code)
+
+    def interrupt(self) -> None:
+        RawRepl(self.repl_port).interrupt()
 
     def eval(self, expression: str, *, timeout: float = 10.0) -> Any:
         return RawRepl(self.repl_port).eval(expression, timeout=timeout)
@@ -224,7 +228,7 @@ class QemuBoard:
     def write_partition(self, name: str, content: bytes) -> None:
         """Preload a partition, as a programmer at the factory does; the rest of it reads 0xFF.
 
-        The board must have been started once (a new flash is erased at the first start) and be off.
+        The board must be off, and have been started once: a new flash is erased at that start.
         """
         partition = self.memory.partition(name)
         if self.running:
@@ -252,8 +256,8 @@ class QemuBoard:
             *("-machine", f"{self.spec.machine},memory-backend=flash"),
             *("-object", f"memory-backend-file,id=flash,size={size},mem-path={flash},share=on"),
             *("-display", "none", "-monitor", "none", "-nodefaults", "-semihosting"),
-            # Behind a multiplexer, which reads ahead, a port receives about four times as fast; its
-            # escape character must be none that a byte can have.
+            # Behind a multiplexer, which reads ahead, a port receives about four times as fast;
+            # its escape character must be none that a byte can have.
             *("-chardev", "pty,id=serial0,mux=on", "-serial", "chardev:serial0"),
             *("-chardev", "pty,id=serial1,mux=on", "-serial", "chardev:serial1"),
             *("-echr", "256"),
@@ -301,7 +305,7 @@ class _Console:
             found = {label.decode(): path.decode() for path, label in _PTY.findall(self._bytes)}
             return found if len(found) == 2 else None
 
-        return self._wait(ports, timeout, "QEMU did not open its serial ports")
+        return cast("dict[str, str]", self._wait(ports, timeout, "QEMU opened no serial ports"))
 
     def wait_for(self, text: str, count: int, timeout: float, name: str) -> str:
         def line() -> str | None:
@@ -309,7 +313,7 @@ class _Console:
             lines = [line for line in complete.splitlines() if line.startswith(text)]
             return lines[count - 1] if len(lines) >= count else None
 
-        return self._wait(line, timeout, f"{name} did not report {text!r}")
+        return cast(str, self._wait(line, timeout, f"{name} did not report {text!r}"))
 
     def _wait(self, found: Callable[[], Any], timeout: float, otherwise: str) -> Any:
         deadline = time.monotonic() + timeout
@@ -349,8 +353,8 @@ _spawner_lock = threading.Lock()
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
     """Start a process from a thread that lives as long as we do.
 
-    The parent-death signal is sent when the *thread* that forked ends, so the caller's own thread will
-    not do.
+    The parent-death signal is sent when the *thread* that forked ends, so the caller's own thread
+    will not do.
     """
     global _spawner
     with _spawner_lock:
@@ -362,7 +366,7 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
     result = answer.get()
     if isinstance(result, OSError):
         raise DeviceError(f"cannot start {QEMU}: {result}") from result
-    return result
+    return cast("subprocess.Popen[bytes]", result)
 
 
 def _serve_spawns() -> None:

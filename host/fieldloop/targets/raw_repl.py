@@ -1,8 +1,8 @@
 """MicroPython's raw REPL over a serial port: run code, move files.
 
 A client of our own, because every read here has a deadline, a simulated board answers within a
-millisecond, and mpremote's classes are not an interface. The port is opened for each call and closed
-after it, so that mpremote or a person can use it in between.
+millisecond, and mpremote's classes are not an interface. The port is opened for each call and
+closed after it, so that mpremote or a person can use it in between.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import binascii
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import serial
@@ -86,6 +86,13 @@ class RawRepl:
         output = self.exec(code, timeout=timeout)
         return b"".join(binascii.a2b_base64(literal) for literal in _literals(output))
 
+    def begin(self, code: str, *, timeout: float = 10.0) -> None:
+        """Start code and let it run; what it prints from then on is for whoever opens the port."""
+        with self._open(timeout) as port:
+            session = _Session(port, self.port, timeout)
+            session.enter(soft_reset=False)
+            session.send(code.encode())
+
     def interrupt(self) -> None:
         """Ctrl-C: stop what runs."""
         with self._open(1.0) as port:
@@ -104,10 +111,8 @@ class RawRepl:
         except OSError as error:
             raise DeviceError(f"{self.port} is gone: {error}; plug it in again") from error
         finally:
-            try:
+            with suppress(OSError):  # a pty whose simulator was killed cannot be closed
                 port.close()
-            except OSError:
-                pass  # a pty whose simulator was killed; there is nothing left to close
 
     @contextmanager
     def _session(self, timeout: float, soft_reset: bool = False) -> Iterator[_Session]:
@@ -146,7 +151,7 @@ class _Session:
         self._port.write(b"\x02")
 
     def run(self, code: str) -> str:
-        self._send(code.encode())
+        self.send(code.encode())
         output = self._read_until(b"\x04", "finish")
         traceback = self._read_until(b"\x04", "finish")
         self._read_until(b">", "give its prompt")
@@ -155,7 +160,7 @@ class _Session:
             raise RemoteError(traceback.decode(errors="replace").replace("\r\n", "\n"), text)
         return text
 
-    def _send(self, code: bytes) -> None:
+    def send(self, code: bytes) -> None:
         """Send code by raw-paste mode, which tells how much the device can take."""
         self._port.write(b"\x05A\x01")
         answer = self._read(2, "answer to raw-paste mode")
