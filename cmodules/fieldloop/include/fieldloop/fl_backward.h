@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "fieldloop/fl_image.h"
+#include "fieldloop/fl_kernels.h"
 
 // FL_OK, or FL_ENOTSUP where this processor rounds f32 otherwise than IEEE 754 to nearest with subnormals
 // (flush-to-zero, denormals-are-zero): a training run would give other bytes than everywhere else.
@@ -78,11 +79,6 @@ uint32_t fl_random_below(uint32_t bits, uint32_t n);
 int32_t fl_round_stochastic(float v, uint32_t bits);
 
 // ---- shapes ----
-
-typedef struct {
-    int32_t in_h, in_w, in_c;
-    int32_t out_h, out_w, out_c;
-} fl_map_dims_t;
 
 typedef struct {
     const float *scale;

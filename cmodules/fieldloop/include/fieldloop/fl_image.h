@@ -93,7 +93,7 @@ typedef struct {
     int32_t zero_point;       // int8: -128..127; constants: 0
     uint32_t channel_scales;  // image offset of f32[channel_count], 0 = none
     uint32_t channel_count;   // size of the channel axis of a per-channel constant (0: O of OHWI; 3: C of 1HWC)
-} fl_tensor_t;                // 48 bytes
+} fl_tensor_t;                // 44 bytes
 
 // Fixed-point factor: multiplier / 2^31 * 2^shift, multiplier in [2^30, 2^31) or 0, shift in -31..30.
 typedef struct {

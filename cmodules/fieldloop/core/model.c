@@ -1,0 +1,230 @@
+// The executor: each operator's tensors looked up in image and arena, and handed to its kernel.
+#include "fieldloop/fl_model.h"
+
+#include <string.h>
+
+#include "fieldloop/fl_error.h"
+#include "fieldloop/fl_kernels.h"
+
+int fl_model_open(fl_model_t *m, const void *image, size_t image_bytes) {
+    memset(m, 0, sizeof(*m));
+    int err = fl_image_check(image, image_bytes);
+    if (err) {
+        return err;
+    }
+    const fl_image_header_t *h = image;
+    const void *tensors = NULL;
+    const void *ops = NULL;
+    const void *io = NULL;
+    uint32_t bytes;
+    uint32_t from = 0;
+    fl_image_section(image, FL_SECTION_TENSORS, &from, &tensors, &bytes);
+    from = 0;
+    fl_image_section(image, FL_SECTION_OPERATORS, &from, &ops, &bytes);
+    from = 0;
+    fl_image_section(image, FL_SECTION_IO, &from, &io, &bytes);
+    const uint16_t *counts = io;
+    m->image = image;
+    m->image_bytes = h->total_bytes;
+    m->tensor_count = h->tensor_count;
+    m->op_count = h->op_count;
+    m->tensors = tensors;
+    m->ops = ops;
+    m->input_count = counts[0];
+    m->output_count = counts[1];
+    m->io = counts + 2;
+    return FL_OK;
+}
+
+static const fl_plan_t *find_plan(const fl_model_t *m, uint32_t kind) {
+    uint32_t from = 0;
+    uint32_t bytes;
+    const void *data;
+    while (fl_image_section(m->image, FL_SECTION_PLAN, &from, &data, &bytes) == FL_OK) {
+        const fl_plan_t *plan = data;
+        if (plan->kind == kind) {
+            return plan;
+        }
+    }
+    return NULL;
+}
+
+size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind) {
+    const fl_plan_t *plan = find_plan(m, plan_kind);
+    return plan ? plan->arena_bytes : 0;
+}
+
+int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_bytes) {
+    const fl_plan_t *plan = find_plan(m, plan_kind);
+    if (!plan) {
+        return FL_ENOENT;
+    }
+    if ((uintptr_t)arena % FL_IMAGE_ALIGN != 0) {
+        return FL_EALIGN;
+    }
+    if (!arena || arena_bytes < plan->arena_bytes) {
+        return FL_ENOMEM;
+    }
+    m->plan = (const uint32_t *)(const void *)(plan + 1);
+    m->arena = arena;
+    m->arena_bytes = plan->arena_bytes;
+    return FL_OK;
+}
+
+// Where a run reads or writes activation `t`. A plan is bound.
+static int8_t *activation(const fl_model_t *m, uint32_t t) {
+    return (int8_t *)(m->arena + m->plan[t]);
+}
+
+const void *fl_model_tensor(const fl_model_t *m, uint32_t t) {
+    if (t >= m->tensor_count) {
+        return NULL;
+    }
+    if (m->tensors[t].kind == FL_CONSTANT) {
+        return m->image + m->tensors[t].offset;
+    }
+    return m->plan ? activation(m, t) : NULL;
+}
+
+int8_t *fl_model_input(const fl_model_t *m, uint32_t i) {
+    return i < m->input_count && m->plan ? activation(m, m->io[i]) : NULL;
+}
+
+const int8_t *fl_model_output(const fl_model_t *m, uint32_t i) {
+    return i < m->output_count && m->plan ? activation(m, m->io[m->input_count + i]) : NULL;
+}
+
+const fl_tensor_t *fl_model_input_info(const fl_model_t *m, uint32_t i) {
+    return i < m->input_count ? &m->tensors[m->io[i]] : NULL;
+}
+
+const fl_tensor_t *fl_model_output_info(const fl_model_t *m, uint32_t i) {
+    return i < m->output_count ? &m->tensors[m->io[m->input_count + i]] : NULL;
+}
+
+static int is_weighted(const fl_op_t *op) {
+    return op->opcode == FL_OP_CONV2D || op->opcode == FL_OP_DEPTHWISE_CONV2D || op->opcode == FL_OP_FULLY_CONNECTED;
+}
+
+static const fl_override_t *find_override(const fl_model_t *m, uint32_t op) {
+    for (uint32_t i = 0; i < m->override_count; i++) {
+        if (m->overrides[i].op == op) {
+            return &m->overrides[i];
+        }
+    }
+    return NULL;
+}
+
+const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op) {
+    if (op >= m->op_count || !is_weighted(&m->ops[op])) {
+        return NULL;
+    }
+    const fl_override_t *o = find_override(m, op);
+    return o ? o->w : (const int8_t *)fl_model_tensor(m, m->ops[op].in[1]);
+}
+
+const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op) {
+    if (op >= m->op_count || !is_weighted(&m->ops[op]) || m->ops[op].in[2] == FL_NO_TENSOR) {
+        return NULL;
+    }
+    const fl_override_t *o = find_override(m, op);
+    return o ? o->b : (const int32_t *)fl_model_tensor(m, m->ops[op].in[2]);
+}
+
+static void run_weighted(const fl_model_t *m, uint32_t index) {
+    const fl_op_t *op = &m->ops[index];
+    const fl_tensor_t *x = &m->tensors[op->in[0]];
+    const fl_tensor_t *w = &m->tensors[op->in[1]];
+    const fl_tensor_t *y = &m->tensors[op->out[0]];
+    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    const fl_quant_t q = {
+        .x_zero = x->zero_point,
+        .out_zero = y->zero_point,
+        .act_min = op->act_min,
+        .act_max = op->act_max,
+        .requant = (const fl_requant_t *)(const void *)(m->image + op->requant),
+        .requant_stride = op->requant_count > 1,
+    };
+    const int8_t *in = activation(m, op->in[0]);
+    const int8_t *weights = fl_model_weights(m, index);
+    const int32_t *bias = fl_model_bias(m, index);
+    int8_t *out = activation(m, op->out[0]);
+    if (op->opcode == FL_OP_CONV2D) {
+        fl_conv2d(&op->p.conv, &q, &d, in, weights, bias, out);
+    } else if (op->opcode == FL_OP_DEPTHWISE_CONV2D) {
+        fl_depthwise_conv2d(&op->p.conv, &q, &d, in, weights, bias, out);
+    } else {
+        const int32_t cols = w->shape[1];
+        fl_fully_connected(&q, (int32_t)x->bytes / cols, w->shape[0], cols, in, weights, bias, out);
+    }
+}
+
+static void run_add(const fl_model_t *m, const fl_op_t *op) {
+    const fl_tensor_t *a = &m->tensors[op->in[0]];
+    const fl_add_quant_t q = {
+        .a_zero = a->zero_point,
+        .b_zero = m->tensors[op->in[1]].zero_point,
+        .out_zero = m->tensors[op->out[0]].zero_point,
+        .act_min = op->act_min,
+        .act_max = op->act_max,
+    };
+    fl_add(&op->p.add, &q, (int32_t)a->bytes, activation(m, op->in[0]), fl_model_tensor(m, op->in[1]),
+           activation(m, op->out[0]));
+}
+
+static void run_op(const fl_model_t *m, uint32_t index) {
+    const fl_op_t *op = &m->ops[index];
+    const fl_tensor_t *x = &m->tensors[op->in[0]];
+    const fl_tensor_t *y = &m->tensors[op->out[0]];
+    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    const int8_t *in = activation(m, op->in[0]);
+    int8_t *out = activation(m, op->out[0]);
+    switch (op->opcode) {
+    case FL_OP_MAX_POOL:
+        fl_max_pool(&op->p.conv, op->act_min, op->act_max, &d, in, out);
+        break;
+    case FL_OP_AVG_POOL:
+        fl_avg_pool(&op->p.conv, op->act_min, op->act_max, &d, in, out);
+        break;
+    case FL_OP_ADD:
+        run_add(m, op);
+        break;
+    case FL_OP_SOFTMAX: {
+        const int32_t cols = x->shape[x->ndim - 1];
+        fl_softmax(&op->p.softmax, (int32_t)x->bytes / cols, cols, in, out);
+        break;
+    }
+    case FL_OP_RESHAPE:
+        if (out != in) {
+            memcpy(out, in, x->bytes);  // proven not to overlap
+        }
+        break;
+    default:
+        run_weighted(m, index);
+        break;
+    }
+}
+
+int fl_model_run_ops(fl_model_t *m, uint32_t first, uint32_t end) {
+    if (!m->plan || first > end || end > m->op_count) {
+        return FL_EINVAL;
+    }
+    for (uint32_t i = first; i < end; i++) {
+        run_op(m, i);
+    }
+    return FL_OK;
+}
+
+int fl_model_run(fl_model_t *m) {
+    return fl_model_run_ops(m, 0, m->op_count);
+}
+
+uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op) {
+    if (op >= m->op_count || !is_weighted(&m->ops[op])) {
+        return 0;
+    }
+    const fl_op_t *o = &m->ops[op];
+    const fl_tensor_t *w = &m->tensors[o->in[1]];
+    const uint32_t channels = (uint32_t)(o->opcode == FL_OP_DEPTHWISE_CONV2D ? w->shape[3] : w->shape[0]);
+    return (uint64_t)m->tensors[o->out[0]].bytes * (w->bytes / channels);
+}

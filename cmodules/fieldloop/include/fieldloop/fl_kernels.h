@@ -1,0 +1,78 @@
+// The int8 kernels: each takes plain arrays and is usable on its own. Results equal TensorFlow Lite Micro's reference
+// kernels (double rounding) on every byte.
+//
+// Maps are NHWC with N = 1; the real value of an int8 element is scale * (q - zero_point); weights have zero point 0.
+// The order of arguments is: parameters, quantisation, sizes, inputs, output. Nothing here allocates, fails, or writes
+// outside its output, as long as the sizes are true and the parameters keep to the ranges stated in fl_image.h
+// (fl_image_check proves both for an image). An output may not overlap an input. Accumulators are 32 bits and wrap.
+#ifndef FIELDLOOP_FL_KERNELS_H
+#define FIELDLOOP_FL_KERNELS_H
+
+#include <stdint.h>
+
+#include "fieldloop/fl_image.h"
+
+typedef struct {
+    int32_t in_h, in_w, in_c;
+    int32_t out_h, out_w, out_c;
+} fl_map_dims_t;
+
+// From a 32-bit accumulator to int8: clamp(out_zero + acc * requant, act_min, act_max).
+typedef struct {
+    int32_t x_zero;
+    int32_t out_zero;
+    int32_t act_min, act_max;
+    const fl_requant_t *requant;  // of output channel c: requant[c * requant_stride]
+    uint32_t requant_stride;      // 0: one factor for all channels; 1: one each
+} fl_quant_t;
+
+// acc[y, x, o] = b[o] + sum over taps on the map and channels of (x - x_zero) * w. Any stride, padding and dilation.
+void fl_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d,
+               const int8_t *x,   // [in_h, in_w, in_c]
+               const int8_t *w,   // [out_c, kernel_h, kernel_w, in_c]
+               const int32_t *b,  // [out_c] or NULL
+               int8_t *out);      // [out_h, out_w, out_c]
+
+// As fl_conv2d, each output channel o from input channel o / depth_multiplier alone.
+void fl_depthwise_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d,
+                         const int8_t *x,   // [in_h, in_w, in_c]
+                         const int8_t *w,   // [kernel_h, kernel_w, out_c]
+                         const int32_t *b,  // [out_c] or NULL
+                         int8_t *out);      // [out_h, out_w, out_c]
+
+// acc[n, o] = b[o] + sum over c of (x[n, c] - x_zero) * w[o, c].
+void fl_fully_connected(const fl_quant_t *q, int32_t batch, int32_t out_c, int32_t in_c,
+                        const int8_t *x,   // [batch, in_c]
+                        const int8_t *w,   // [out_c, in_c]
+                        const int32_t *b,  // [out_c] or NULL
+                        int8_t *out);      // [batch, out_c]
+
+// Pools keep their input's quantisation. Every window must touch the map; padding takes no part.
+void fl_max_pool(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d,
+                 const int8_t *x,  // [in_h, in_w, in_c]
+                 int8_t *out);     // [out_h, out_w, in_c]
+
+// The mean, halves rounded away from zero.
+void fl_avg_pool(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d,
+                 const int8_t *x,  // [in_h, in_w, in_c]
+                 int8_t *out);     // [out_h, out_w, in_c]
+
+typedef struct {
+    int32_t a_zero, b_zero, out_zero;
+    int32_t act_min, act_max;
+} fl_add_quant_t;
+
+// Both summands are brought to a common scale with left_shift extra bits, added, and brought to the output's.
+void fl_add(const fl_add_params_t *p, const fl_add_quant_t *q, int32_t n,
+            const int8_t *a,  // [n]
+            const int8_t *b,  // [n]
+            int8_t *out);     // [n]
+
+// Softmax of each row, in fixed point; output scale 1/256, zero point -128. cols <= FL_SOFTMAX_MAX_COLS.
+void fl_softmax(const fl_softmax_params_t *p, int32_t rows, int32_t cols,
+                const int8_t *x,  // [rows, cols]
+                int8_t *out);     // [rows, cols]
+
+enum { FL_SOFTMAX_MAX_COLS = 4095 };  // what its sum of exponentials, with 12 integer bits, can hold
+
+#endif

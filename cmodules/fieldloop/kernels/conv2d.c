@@ -1,0 +1,91 @@
+// Convolution. With a horizontal dilation of 1, the taps of one kernel row that lie on the map are one contiguous run
+// of inputs and one of weights, so the inner loop is a plain dot product of up to kernel_w * in_c elements.
+#include "dot.h"
+#include "fieldloop/fl_kernels.h"
+#include "finish.h"
+#include "taps.h"
+
+// What one output pixel sees.
+typedef struct {
+    const int8_t *x;   // the map's pixel under tap (ty.first, tx.first)
+    int32_t w_from;    // that tap's place in a row of weights
+    int32_t rows;      // kernel rows on the map
+    int32_t runs;      // runs a kernel row: 1, or one a tap where dilated
+    int32_t n;         // elements a run
+    int32_t x_row, w_row;  // from one kernel row to the next
+    int32_t x_run, w_run;  // from one run to the next
+} patch_t;
+
+static uint32_t patch_dot(const patch_t *v, const int8_t *w, int32_t x_zero) {
+    uint32_t acc = 0;
+    const int8_t *x_row = v->x;
+    const int8_t *w_row = w + v->w_from;
+    for (int32_t r = 0; r < v->rows; r++) {
+        for (int32_t i = 0; i < v->runs; i++) {
+            acc += fl_dot(x_row + i * v->x_run, w_row + i * v->w_run, v->n, x_zero);
+        }
+        x_row += v->x_row;
+        w_row += v->w_row;
+    }
+    return acc;
+}
+
+static void patch_dot4(const patch_t *v, const int8_t *w, int32_t stride, int32_t x_zero, uint32_t acc[4]) {
+    const int8_t *x_row = v->x;
+    const int8_t *w_row = w + v->w_from;
+    for (int32_t r = 0; r < v->rows; r++) {
+        for (int32_t i = 0; i < v->runs; i++) {
+            fl_dot4(x_row + i * v->x_run, w_row + i * v->w_run, stride, v->n, x_zero, acc);
+        }
+        x_row += v->x_row;
+        w_row += v->w_row;
+    }
+}
+
+static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x, fl_taps_t ty,
+                        fl_taps_t tx) {
+    int32_t taps = tx.end - tx.first;
+    patch_t v = {
+        .rows = ty.end - ty.first,
+        .runs = p->dilation_w == 1 ? 1 : taps,
+        .n = p->dilation_w == 1 ? taps * d->in_c : d->in_c,
+        .w_from = (ty.first * p->kernel_w + tx.first) * d->in_c,
+        .w_row = p->kernel_w * d->in_c,
+        .w_run = d->in_c,
+    };
+    if (v.rows <= 0 || taps <= 0) {
+        v.rows = 0;  // a window that lies in the padding sees nothing: no address to form
+        return v;
+    }
+    v.x = x + ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
+    // beyond the last kernel row nothing is read: with one row the step may not even fit 32 bits
+    v.x_row = v.rows > 1 ? p->dilation_h * d->in_w * d->in_c : 0;
+    v.x_run = v.runs > 1 ? p->dilation_w * d->in_c : 0;
+    return v;
+}
+
+void fl_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
+               const int8_t *w, const int32_t *b, int8_t *out) {
+    const int32_t stride = p->kernel_h * p->kernel_w * d->in_c;
+    for (int32_t oy = 0; oy < d->out_h; oy++) {
+        fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
+        for (int32_t ox = 0; ox < d->out_w; ox++) {
+            fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
+            patch_t v = patch_of(p, d, x, ty, tx);
+            const int8_t *row = w;
+            int32_t c = 0;
+            for (; c + 4 <= d->out_c; c += 4) {
+                uint32_t acc[4] = {0, 0, 0, 0};
+                patch_dot4(&v, row, stride, q->x_zero, acc);
+                for (int32_t j = 0; j < 4; j++) {
+                    *out++ = fl_finish(q, b, c + j, acc[j]);
+                }
+                row += 4 * stride;
+            }
+            for (; c < d->out_c; c++) {
+                *out++ = fl_finish(q, b, c, patch_dot(&v, row, q->x_zero));
+                row += stride;
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+// From accumulator to output channel c: what conv2d, depthwise conv2d and fully connected end with.
+#ifndef FIELDLOOP_KERNELS_FINISH_H
+#define FIELDLOOP_KERNELS_FINISH_H
+
+#include "fieldloop/fl_kernels.h"
+#include "requant.h"
+
+static inline int8_t fl_finish(const fl_quant_t *q, const int32_t *b, int32_t c, uint32_t acc) {
+    acc += b ? (uint32_t)b[c] : 0u;
+    int32_t y = fl_requantize((int32_t)acc, q->requant[(uint32_t)c * q->requant_stride]);
+    return fl_offset_clamp(y, q->out_zero, q->act_min, q->act_max);
+}
+
+#endif

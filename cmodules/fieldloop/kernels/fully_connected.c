@@ -1,0 +1,25 @@
+// Fully connected layer: four outputs at a time over the same inputs.
+#include "dot.h"
+#include "fieldloop/fl_kernels.h"
+#include "finish.h"
+
+void fl_fully_connected(const fl_quant_t *q, int32_t batch, int32_t out_c, int32_t in_c, const int8_t *x,
+                        const int8_t *w, const int32_t *b, int8_t *out) {
+    for (int32_t n = 0; n < batch; n++) {
+        const int8_t *row = w;
+        int32_t c = 0;
+        for (; c + 4 <= out_c; c += 4) {
+            uint32_t acc[4] = {0, 0, 0, 0};
+            fl_dot4(x, row, in_c, in_c, q->x_zero, acc);
+            for (int32_t j = 0; j < 4; j++) {
+                *out++ = fl_finish(q, b, c + j, acc[j]);
+            }
+            row += 4 * in_c;
+        }
+        for (; c < out_c; c++) {
+            *out++ = fl_finish(q, b, c, fl_dot(x, row, in_c, q->x_zero));
+            row += in_c;
+        }
+        x += in_c;
+    }
+}
