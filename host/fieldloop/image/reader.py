@@ -27,7 +27,7 @@ class ImageError(FieldloopError):
 
 @dataclass(frozen=True, slots=True)
 class ImageTensor:
-    """A tensor as the image has it. `scales`: one, or one per channel of a constant."""
+    """A tensor as the image has it. `scales`: one, or one per channel; none for a bias."""
 
     index: int
     dtype: f.Dtype
@@ -265,8 +265,10 @@ class _Reader:
         if int(row["channel_scales"]):
             _require(channels in shape, f"{what} has {channels} channel scales, shape {shape}")
             values = self.records(np.dtype("<f4"), int(row["channel_scales"]), channels)
-        else:
+        elif dtype is f.Dtype.I8 or float(row["scale"]) != 0.0:
             values = np.array([row["scale"]], np.float32)
+        else:
+            values = np.zeros(0, np.float32)  # a bias: s_x * s_w
         _require(
             bool(np.isfinite(values).all() and (values > 0).all()),
             f"{what} has a scale that is not a finite value > 0",

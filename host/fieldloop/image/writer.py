@@ -128,7 +128,9 @@ class _Body:
             blob = tensor.data.astype(tensor.data.dtype.newbyteorder("<")).tobytes()
             wide = tensor.dtype is DType.INT8 and len(blob) >= 16
             fields["offset"] = self._put(blob, 16 if wide else 4)
-        if tensor.quant.axis is None:
+        if tensor.dtype is DType.INT32:
+            pass  # a bias: its scale is s_x * s_w, which both stand in the image already
+        elif tensor.quant.axis is None:
             fields["scale"] = tensor.quant.scale
         else:
             scales = np.array(tensor.quant.scales, "<f4")

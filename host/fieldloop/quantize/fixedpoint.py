@@ -80,8 +80,8 @@ def activation_range(clamp: Clamp, out: Quant) -> tuple[int, int]:
 def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
     """Both summands at twice the larger scale, shifted left by 20 bits; then to the output's."""
     twice_max = 2.0 * max(a.scale, b.scale)
-    out_factor = twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale)
-    if out_factor >= 1.0:
+    out_factor = factor(twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale))
+    if out_factor.shift > 0:
         raise UsageError(
             f"add: output scale {out.scale!r} is too small for input scales {a.scale!r}, "
             f"{b.scale!r}"
@@ -92,7 +92,7 @@ def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
         act_max=act_max,
         a=factor(a.scale / twice_max),
         b=factor(b.scale / twice_max),
-        out=factor(out_factor),
+        out=out_factor,
         left_shift=ADD_LEFT_SHIFT,
     )
 
