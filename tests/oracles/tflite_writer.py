@@ -180,7 +180,7 @@ class _Writer:
         assert op.window is not None
         x, out = self.graph.tensors[op.inputs[0]], self.graph.tensors[op.output]
         window = op.window
-        top, bottom, left, right = window.pads
+        top, _, left, _ = window.pads
         same = [
             _same_pads(
                 x.shape[1 + i],
