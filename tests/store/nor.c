@@ -36,9 +36,11 @@ static int nor_read(void *ctx, uint32_t addr, void *buf, uint32_t n) {
     return FL_OK;
 }
 
-// True when this operation is the one that loses power.
-static bool loses_power(nor_t *nor) {
-    return nor->ops++ == nor->cut_at;
+// True when this operation is the one that loses power or fails.
+static bool is_cut(nor_t *nor) {
+    bool cut = nor->ops++ == nor->cut_at;
+    nor->hit = nor->hit || cut;
+    return cut;
 }
 
 static int nor_prog(void *ctx, uint32_t addr, const void *buf, uint32_t n) {
@@ -53,9 +55,10 @@ static int nor_prog(void *ctx, uint32_t addr, const void *buf, uint32_t n) {
     for (uint32_t i = 0; i < n; i += unit) {
         rule(nor->unit[(addr + i) / unit] == CLEAN, "a unit is programmed once after an erase", addr + i);
     }
-    bool cut = loses_power(nor);
-    bool inside = cut && nor->cut == CUT_INSIDE;
-    uint32_t style = inside ? nor_random(&nor->seed) % 4 : 0;
+    bool cut = is_cut(nor);
+    bool inside = cut && nor->cut != CUT_AFTER;
+    uint32_t style = inside ? nor_random(&nor->seed) % 5 : 0;
+    uint32_t late = inside ? nor_random(&nor->seed) % (n * 8) : 0;
     uint32_t whole_units = inside ? nor_random(&nor->seed) % (n / unit) : 0;
     for (uint32_t i = 0; i < n; i++) {
         uint8_t wanted = in[i];
@@ -65,11 +68,13 @@ static int nor_prog(void *ctx, uint32_t addr, const void *buf, uint32_t n) {
             wanted = i / unit == whole_units ? (uint8_t)(wanted | nor_random(&nor->seed)) : 0xFF;
         } else if (inside && style == 2) {
             wanted |= (uint8_t)nor_random(&nor->seed);
+        } else if (inside && style == 4 && i == late / 8) {
+            wanted |= (uint8_t)(1u << late % 8); // all but one bit
         } // style 3: every bit made it, only the end of the pulse did not
         nor->bytes[addr + i] &= wanted;
         nor->unit[(addr + i) / unit] = inside ? TORN : PROGRAMMED;
     }
-    nor->off = cut;
+    nor->off = cut && nor->cut != FAIL_INSIDE;
     return cut ? FL_EIO : FL_OK;
 }
 
@@ -81,8 +86,8 @@ static int nor_erase(void *ctx, uint32_t sector) {
         return FL_EIO;
     }
     rule(sector < nor->flash.sector_count, "a sector that exists", sector);
-    bool cut = loses_power(nor);
-    bool inside = cut && nor->cut == CUT_INSIDE;
+    bool cut = is_cut(nor);
+    bool inside = cut && nor->cut != CUT_AFTER;
     uint32_t style = inside ? nor_random(&nor->seed) % 5 : 1;
     uint32_t prefix = inside ? nor_random(&nor->seed) % size : 0;
     uint8_t *p = nor->bytes + sector * size;
@@ -97,7 +102,7 @@ static int nor_erase(void *ctx, uint32_t sector) {
     }
     memset(nor->unit + sector * units, inside ? TORN : CLEAN, units);
     nor->wear[sector]++;
-    nor->off = cut;
+    nor->off = cut && nor->cut != FAIL_INSIDE;
     return cut ? FL_EIO : FL_OK;
 }
 
@@ -128,5 +133,6 @@ void nor_close(nor_t *nor) {
 
 void nor_power_on(nor_t *nor) {
     nor->off = false;
+    nor->hit = false;
     nor->cut_at = UINT32_MAX;
 }

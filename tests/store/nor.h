@@ -11,7 +11,8 @@
 
 #include "fieldloop/fl_flash.h"
 
-typedef enum { CUT_AFTER, CUT_INSIDE } nor_cut_t;
+// Power is lost after an operation, or inside it; or the operation fails inside and power stays.
+typedef enum { CUT_AFTER, CUT_INSIDE, FAIL_INSIDE } nor_cut_t;
 
 typedef struct {
     fl_flash_t flash;
@@ -19,10 +20,11 @@ typedef struct {
     uint8_t *unit;   // one state a program unit: clean, programmed, torn
     uint32_t *wear;  // erases of each sector
     uint32_t ops;    // programs and erases so far
-    uint32_t cut_at; // the operation that loses power; UINT32_MAX: none
+    uint32_t cut_at; // the operation that loses power or fails; UINT32_MAX: none
     nor_cut_t cut;
     uint32_t seed;
     bool off; // power is gone: every call fails
+    bool hit; // the operation has come
     bool ecc; // torn units answer FL_EBADMSG
 } nor_t;
 

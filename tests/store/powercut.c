@@ -33,7 +33,7 @@ typedef struct {
 } config_t;
 
 typedef struct {
-    uint32_t after, inside, old_state, new_state, second_cuts;
+    uint32_t after, inside, failed, old_state, new_state, second_cuts;
 } tally_t;
 
 static char where[200];
@@ -123,7 +123,7 @@ static void mount(fl_store_t *st, nor_t *nor) {
     }
 }
 
-// Runs the commits until the end or the cut. Returns true when power was lost; *before and *after are the
+// Runs the commits until the end or the cut. Returns true when it came; *before and *after are the
 // states around the commit that it hit.
 static bool run(fl_store_t *st, nor_t *nor, const config_t *cfg, uint32_t commits, model_t *before, model_t *after) {
     for (uint32_t i = 0; i < commits; i++) {
@@ -132,7 +132,7 @@ static bool run(fl_store_t *st, nor_t *nor, const config_t *cfg, uint32_t commit
         }
         *before = *after;
         int err = commit(st, cfg, after);
-        if (nor->off) {
+        if (nor->hit) {
             return true;
         }
         if (err) {
@@ -166,8 +166,8 @@ static void cut_once(const config_t *cfg, uint32_t op, nor_cut_t kind, uint32_t 
     model_t after = {0};
     model_t m;
     nor_open(&nor, cfg->sector_bytes, cfg->sector_count, cfg->prog_bytes, cfg->ecc != 0);
-    snprintf(where, sizeof(where), "cut %s operation %u, seed %u", kind == CUT_AFTER ? "after" : "inside",
-        (unsigned)op, (unsigned)seed);
+    static const char *const kinds[] = {"cut after", "cut inside", "failure inside"};
+    snprintf(where, sizeof(where), "%s operation %u, seed %u", kinds[kind], (unsigned)op, (unsigned)seed);
     nor.cut_at = op;
     nor.cut = kind;
     nor.seed = seed * 7919u + op;
@@ -175,13 +175,21 @@ static void cut_once(const config_t *cfg, uint32_t op, nor_cut_t kind, uint32_t 
     if (!run(&st, &nor, cfg, cfg->commits, &before, &after)) {
         lost("the operation to cut");
     }
+    if (kind == FAIL_INSIDE) { // the old state goes on until a mount decides
+        check_model(&st, &before);
+        m = before;
+        if (commit(&st, cfg, &m) != FL_EIO) {
+            lost("the refusal to go on after an error");
+        }
+    }
     bool is_new = settle(&st, &nor, &before, &after, &m);
     tally->old_state += !is_new;
     tally->new_state += is_new;
-    *(kind == CUT_AFTER ? &tally->after : &tally->inside) += 1;
+    *(kind == CUT_AFTER ? &tally->after : kind == CUT_INSIDE ? &tally->inside : &tally->failed) += 1;
 
     // A second cut while it goes on, at any of its next operations, inside or after.
     uint32_t dice = seed * 31u + op;
+    nor_power_on(&nor);
     nor.cut_at = nor.ops + nor_random(&dice) % 24;
     nor.cut = nor_random(&dice) % 3 == 0 ? CUT_AFTER : CUT_INSIDE;
     after = m;
@@ -241,10 +249,11 @@ int main(int argc, char **argv) {
         cut_once(&cfg, op, CUT_AFTER, 0, &tally);
         for (uint32_t seed = 0; seed < cfg.seeds; seed++) {
             cut_once(&cfg, op, CUT_INSIDE, seed, &tally);
+            cut_once(&cfg, op, FAIL_INSIDE, seed, &tally);
         }
     }
-    printf("operations=%u after=%u inside=%u old=%u new=%u second=%u wear_min=%u wear_max=%u\n", (unsigned)ops,
-        (unsigned)tally.after, (unsigned)tally.inside, (unsigned)tally.old_state, (unsigned)tally.new_state,
-        (unsigned)tally.second_cuts, (unsigned)least, (unsigned)most);
+    printf("operations=%u after=%u inside=%u failed=%u old=%u new=%u second=%u wear_min=%u wear_max=%u\n", (unsigned)ops,
+        (unsigned)tally.after, (unsigned)tally.inside, (unsigned)tally.failed, (unsigned)tally.old_state,
+        (unsigned)tally.new_state, (unsigned)tally.second_cuts, (unsigned)least, (unsigned)most);
     return 0;
 }

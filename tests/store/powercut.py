@@ -5,8 +5,9 @@
 Each row is one flash geometry: a run of commits, undoes and reboots is repeated once for every
 flash operation in it, with the power cut right after that operation, and N times with the cut
 inside it. After each cut the store must hold the old state or the new one, whole; then a second
-cut hits one of the next operations, and after that further commits must work. All of it is done in
-C, under ASan and UBSan (powercut.c, nor.c).
+cut hits one of the next operations, and after that further commits must work. The same with an
+operation that fails while the power stays. All of it is done in C, under ASan and UBSan
+(powercut.c, nor.c).
 """
 
 from __future__ import annotations
@@ -104,9 +105,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=8, help="cuts inside each operation")
     seeds = parser.parse_args().seeds
     print(
-        "| sectors | unit | payload | commits | ops | after | inside | old | new | 2nd | erases |"
+        "| sectors | unit | payload | commits | ops "
+        "| after | inside | fail | old | new | 2nd | erases |"
     )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     total = lost = 0
     for g in GEOMETRIES:
         shape = f"{g.sector_count} x {g.sector_bytes}{' ECC' if g.ecc else ''}"
@@ -117,12 +119,12 @@ def main() -> int:
             lost += 1
             print(f"{head} {error} |")
             continue
-        total += t["after"] + t["inside"] + t["second"]
+        total += t["after"] + t["inside"] + t["failed"] + t["second"]
         counts = " | ".join(
-            str(t[k]) for k in ("operations", "after", "inside", "old", "new", "second")
+            str(t[k]) for k in ("operations", "after", "inside", "failed", "old", "new", "second")
         )
         print(f"{head} {counts} | {t['wear_min']}-{t['wear_max']} |", flush=True)
-    print(f"\n{total} power cuts, {lost} geometries that lost something")
+    print(f"\n{total} power cuts and failures, {lost} geometries that lost something")
     return 1 if lost else 0
 
 

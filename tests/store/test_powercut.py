@@ -19,9 +19,9 @@ def test_a_cut_at_any_operation_leaves_the_old_state_or_the_new(
 ) -> None:
     tally = powercut.run(geometry, seeds=3)
     assert tally["after"] == tally["operations"] > 30
-    assert tally["inside"] == 3 * tally["operations"]
+    assert tally["inside"] == tally["failed"] == 3 * tally["operations"]
     assert tally["old"] > 0 and tally["new"] > 0
-    assert tally["old"] + tally["new"] == tally["after"] + tally["inside"]
+    assert tally["old"] + tally["new"] == tally["after"] + 2 * tally["inside"]
     assert tally["second"] > tally["operations"]
 
 
@@ -34,10 +34,10 @@ def test_wear_is_spread_over_the_ring() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_hostile_flash_neither_crashes_nor_loops(seed: int) -> None:
     done = subprocess.run(
-        [str(powercut.build("fuzz")), "15000", str(seed)],
+        [str(powercut.build("fuzz")), "8000", str(seed)],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[:2000]
-    assert done.stdout.split() == ["rounds=15000"]
+    assert done.stdout.split() == ["rounds=8000"]

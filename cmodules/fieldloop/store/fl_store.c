@@ -278,7 +278,8 @@ static int write_planned(plan_t *p, bool carry, const fl_payload_t *payload) {
         err = st->flash->sync(st->flash->ctx);
     }
     if (err) {
-        st->open_off = 0;
+        // The flash may yet hold the whole record: only a mount may say which state it is.
+        st->failed = 1;
         return err;
     }
     if (carry) {
@@ -290,7 +291,11 @@ static int write_planned(plan_t *p, bool carry, const fl_payload_t *payload) {
 
 static int append(fl_store_t *st, const fl_store_rec_t *rec, const fl_payload_t *payload) {
     plan_t p = {.st = st, .rec = *rec};
-    if (st->next_seq == UINT32_MAX) {
+    if (st->failed) {
+        return FL_EIO;
+    }
+    // One append opens each sector once at most.
+    if (st->next_seq == UINT32_MAX || st->sector_seq > UINT32_MAX - st->flash->sector_count) {
         return FL_EBADMSG;
     }
     p.slot = fl_store_key(st, rec->type, rec->uid);

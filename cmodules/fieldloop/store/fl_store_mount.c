@@ -205,5 +205,6 @@ int fl_store_format(fl_store_t *st, const fl_flash_t *flash) {
     }
     err = flash->sync != NULL ? flash->sync(flash->ctx) : FL_OK;
     st->next_seq = 1;
+    st->sector_seq = 0; // every sector was erased to the end: numbers begin again
     return err;
 }

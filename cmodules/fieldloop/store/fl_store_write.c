@@ -27,9 +27,6 @@ int fl_store_open_sector(fl_store_t *st, fl_sectors_t *taken, uint32_t cont) {
     if (sector == flash->sector_count) {
         return FL_ENOSPC;
     }
-    if (st->sector_seq == UINT32_MAX) {
-        return FL_EBADMSG;
-    }
     fl_sectors_add(taken, sector);
     int err = flash->erase(flash->ctx, sector);
     if (err) {
@@ -156,9 +153,6 @@ int fl_store_write_record(fl_store_t *st, fl_sectors_t *taken, fl_store_rec_t *r
         // A payload whose source was damaged, or a flash that programmed something else, ends here.
         err = fl_log_record_whole(st->flash, rec);
         err = err == FL_EBADMSG ? FL_EIO : err;
-    }
-    if (err) {
-        st->open_off = 0;
     }
     return err;
 }

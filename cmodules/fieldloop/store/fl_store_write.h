@@ -32,7 +32,7 @@ typedef struct {
 int fl_store_open_sector(fl_store_t *st, fl_sectors_t *taken, uint32_t cont);
 
 // Streams one record to the open place, opening free sectors as it goes on; fills the place of `rec`
-// (seq, type, uid, len and crc are the caller's) and reads it back. On any error no sector is left open.
+// (seq, type, uid, len and crc are the caller's) and reads it back. After any error the store has to be mounted again.
 int fl_store_write_record(fl_store_t *st, fl_sectors_t *taken, fl_store_rec_t *rec, uint8_t flags,
     const fl_payload_t *payload);
 

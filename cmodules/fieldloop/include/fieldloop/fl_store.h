@@ -84,6 +84,7 @@ typedef struct {
     uint32_t open_off;    // first free byte of last_sector, 0: nothing may be added to it
     uint32_t needed;      // set by an append refused with FL_ENOSPC: the bytes of flash it would take,
     uint32_t available;   // and the bytes of flash there are
+    uint32_t failed;      // 1 after an error of the flash: mount again
 } fl_store_t;
 
 // Reads the headers (and checks the payload CRCs of the candidates); writes nothing. `uids` lists the
@@ -102,8 +103,9 @@ int fl_store_format(fl_store_t *st, const fl_flash_t *flash);
 // when the record is whole on the medium and was read back.
 //   FL_ENOSPC   the space rule does not hold: st->needed, st->available; nothing was changed
 //   FL_EINVAL   type out of range, or a payload beyond 1 GiB
-//   FL_EBADMSG  2^32 records were written: format
-//   FL_EIO ...  the flash failed or read back wrong; the old records are as they were
+//   FL_EBADMSG  the numbers of records or sectors are used up (2^32): format
+//   FL_EIO ...  the flash failed or read back wrong. The old records are as they were, but whether the new
+//               one is whole only a mount can tell: until then every append gives FL_EIO
 int fl_store_append(fl_store_t *st, uint16_t type, const uint8_t uid[FL_STORE_UID_BYTES],
     const fl_store_piece_t *pieces, size_t n_pieces);
 
