@@ -1,8 +1,8 @@
 # The unix port has no raw REPL; this stands in for it when the host starts one as a target.
 #
 # stdin: a line with a length, then that many bytes of code, again and again. Answered on stdout
-# by ACK when the code is here, what it prints, and, as in the raw REPL, EOT, the traceback if there
-# is one, EOT.
+# by ACK when the code is here, what it prints, and, as in the raw REPL, EOT, the traceback if
+# there is one, EOT.
 #
 # Arguments: the folder that becomes the root, the folder of the device package.
 import io
