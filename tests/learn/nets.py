@@ -60,6 +60,7 @@ class NetBuilder:
         bias: bool = True,
         per_channel: bool = True,
         out_scale: float | None = None,
+        w_scales: tuple[float, float] = (0.003, 0.02),
     ) -> NetBuilder:
         rng, x = self.rng, self.tensors[self.last]
         assert x.quant is not None
@@ -74,7 +75,7 @@ class NetBuilder:
                 else (channels, *window.kernel, x.shape[3])
             )
         axis = 3 if depthwise else 0
-        scales = rng.uniform(0.003, 0.02, channels if per_channel else 1)
+        scales = rng.uniform(*w_scales, channels if per_channel else 1)
         w_quant = Quant(tuple(map(as_float32, scales)), 0, axis if per_channel else None)
         n = len(self.ops)
         w = rng.integers(-127, 128, shape).astype(np.int8)

@@ -156,7 +156,7 @@ uint32_t fl_learner_backward(fl_learner_t *l, float error) {
                 return kept;
             }
         }
-        op_index = (uint32_t)fl_learner_producer(m, op->in[0]);
+        op_index = (uint32_t)fl_learner_producer(m, op->in[0], op_index);
         at.delta = delta_in;
         at.outputs = inputs;
         mask(m, op_index, at.delta, at.outputs);

@@ -58,10 +58,10 @@ static int check_config(const fl_learner_config_t *c) {
     return FL_OK;
 }
 
-int32_t fl_learner_producer(const fl_model_t *m, uint32_t t) {
-    for (uint32_t op = 0; op < m->op_count; op++) {
-        if (m->ops[op].out[0] == t) {
-            return (int32_t)op;
+int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before) {
+    while (before-- > 0) {
+        if (m->ops[before].out[0] == t) {
+            return (int32_t)before;
         }
     }
     return -1;
@@ -164,10 +164,10 @@ static uint32_t most_kept(const fl_learner_config_t *c, uint32_t distance, uint3
 // Finds the operator that makes the logits: what the output is, before reshapes and a softmax.
 static int find_logits(const fl_model_t *m, fl_learner_t *l) {
     uint32_t t = m->io[m->input_count];
-    int32_t op = fl_learner_producer(m, t);
+    int32_t op = fl_learner_producer(m, t, m->op_count);
     while (op >= 0 && (m->ops[op].opcode == FL_OP_SOFTMAX || m->ops[op].opcode == FL_OP_RESHAPE)) {
         t = m->ops[op].in[0];
-        op = fl_learner_producer(m, t);
+        op = fl_learner_producer(m, t, (uint32_t)op);
     }
     if (op < 0 || m->tensors[t].dtype != FL_I8 || elements(&m->tensors[t]) > 65535) {
         return FL_ENOTSUP;
@@ -218,7 +218,7 @@ static int walk_back(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t 
                 return FL_ENOTSUP;
             }
         }
-        int32_t producer = fl_learner_producer(m, op->in[0]);
+        int32_t producer = fl_learner_producer(m, op->in[0], op_index);
         if (producer < 0 || consumers(m, op->in[0]) != 1) {
             return FL_ENOTSUP;  // a trainable layer that is not on the path, or a branch
         }
@@ -232,21 +232,17 @@ static int walk_back(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t 
     return FL_OK;
 }
 
-static int find_rehearsal_set(const fl_model_t *m, fl_learner_t *l) {
+static void find_rehearsal_set(const fl_model_t *m, fl_learner_t *l) {
     uint32_t cursor = 0;
     uint32_t bytes;
     const void *data;
     if (fl_image_section(m->image, FL_SECTION_REHEARSAL, &cursor, &data, &bytes) != FL_OK) {
-        return FL_OK;
+        return;
     }
     const fl_rehearsal_set_t *set = data;
-    if (set->sample_bytes != l->sample_bytes) {
-        return FL_EBADMSG;
-    }
     l->rehearsal_count = set->count;
     l->rehearsal_labels = (const uint8_t *)(set + 1);
     l->rehearsal_samples = (const int8_t *)(l->rehearsal_labels + (((size_t)set->count + 15) & ~(size_t)15));
-    return FL_OK;
 }
 
 static uint32_t padded_weights(const fl_layer_t *layer) {
@@ -307,14 +303,12 @@ int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl
     l->sample_bytes = m->tensors[m->io[0]].bytes;
     err = find_logits(m, l);
     if (!err) {
-        err = find_rehearsal_set(m, l);
-    }
-    if (!err) {
         err = walk_back(m, l, trainables + (available - count), count);
     }
     if (err) {
         return err;
     }
+    find_rehearsal_set(m, l);
     for (uint32_t op = 0; op <= l->last_op; op++) {
         l->forward_macs += fl_model_op_macs(m, op);
     }

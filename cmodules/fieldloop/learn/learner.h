@@ -52,8 +52,8 @@ static inline fl_state_header_t *fl_state(const fl_learner_t *l) {
 int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l);
 // layout.c: points the learner into its arena.
 void fl_learner_place(fl_learner_t *l, void *arena);
-// layout.c: the operator that makes tensor `t`, or -1 for an input.
-int32_t fl_learner_producer(const fl_model_t *m, uint32_t t);
+// layout.c: the last operator before `before` that makes tensor `t`, or -1: the walk back always ends.
+int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before);
 
 // backward.c: walks back from the logits, whose delta lies at the start of the scratch. Returns kept entries.
 uint32_t fl_learner_backward(fl_learner_t *l, float error);

@@ -76,9 +76,7 @@ void fl_rehearsal_offer(fl_learner_t *l, const int8_t *x, uint32_t label) {
 int fl_rehearsal_draw(fl_learner_t *l, const int8_t **x, uint32_t *label) {
     uint32_t *counts = count_memory(l);
     for (uint32_t i = 0; i < l->rehearsal_count; i++) {
-        if (l->rehearsal_labels[i] < l->classes) {
-            counts[l->rehearsal_labels[i]]++;
-        }
+        counts[l->rehearsal_labels[i]]++;
     }
     uint32_t present = 0;
     for (uint32_t c = 0; c < l->classes; c++) {
