@@ -24,7 +24,7 @@
 // (A) never moves anything; (B) carries the live records along into each new sector. For one key in 16
 // sectors of 4 KiB with 8-byte units, (A) allows payloads up to 20 324 bytes.
 //
-// Memory: fl_store_t is all there is (about 600 bytes), and up to about 500 bytes of stack. The flash
+// Memory: fl_store_t is all there is (576 bytes on 32-bit parts), and less than 1 KiB of stack. The flash
 // struct must live as long as the store. Not re-entrant for one fl_store_t; no global state.
 #ifndef FIELDLOOP_FL_STORE_H
 #define FIELDLOOP_FL_STORE_H
@@ -37,7 +37,7 @@
 #define FL_STORE_VERSION 1 // of the bytes on flash
 #define FL_STORE_UID_BYTES 16
 #ifndef FL_STORE_KEYS
-#define FL_STORE_KEYS 8 // keys that can be in use at once; 64 bytes of fl_store_t each
+#define FL_STORE_KEYS 8 // keys that can be in use at once; 68 bytes of fl_store_t each
 #endif
 
 #define FL_STORE_ANY 0 // fl_store_find(): a record of any type
