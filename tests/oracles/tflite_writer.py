@@ -34,13 +34,14 @@ def write_graph(graph: Graph) -> bytes:
     return _Writer(graph).bytes()
 
 
-def run_tflite(model: bytes, samples: Array) -> Array:
-    """int8 outputs [n, output elements] of a one-input model for int8 samples [n, ...]."""
+def run_tflite(model: bytes, *inputs: Array) -> Array:
+    """int8 outputs [n, output elements] for int8 inputs [n, ...], one array per model input."""
     interpreter = runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
-    shape = interpreter.get_input_details(0)["shape"]
     outputs = []
-    for sample in samples:
-        interpreter.set_input(np.ascontiguousarray(sample).reshape(shape), 0)
+    for sample in zip(*inputs, strict=True):
+        for i, value in enumerate(sample):
+            shape = interpreter.get_input_details(i)["shape"]
+            interpreter.set_input(np.ascontiguousarray(value).reshape(shape), i)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0).reshape(-1))
     return np.array(outputs)

@@ -1,0 +1,69 @@
+"""Every kernel against TensorFlow Lite Micro's reference, on every byte."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from core_runner import CoreModel, random_inputs
+from single_ops import Maker, image_of
+
+from fieldloop.ir.graph import Graph
+from fieldloop.ir.op import OpKind
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "oracles"))
+pytest.importorskip("tflite_micro", reason="the oracle: pip install tflite-micro")
+
+from tflite_writer import run_tflite, write_graph  # noqa: E402
+
+SINGLE = sorted(kind.value for kind in OpKind)
+CONFIGURATIONS = 60
+
+
+def assert_same(graph: Graph, rng: np.random.Generator, count: int = 4) -> np.ndarray:
+    inputs = random_inputs(graph, rng, count)
+    got = CoreModel(image_of(graph)).run(*inputs)
+    expected = run_tflite(write_graph(graph), *inputs)
+    np.testing.assert_array_equal(got, expected, str(graph.ops[0]))
+    return got
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_kernel_equals_tflite_micro(kind: str) -> None:
+    rng = np.random.default_rng(SINGLE.index(kind))
+    lively = 0
+    for _ in range(CONFIGURATIONS):
+        graph = getattr(Maker(rng), kind)()
+        lively += len(np.unique(assert_same(graph, rng))) > 1
+    # A test of constant outputs would prove little.
+    assert lively > CONFIGURATIONS // 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_pair_of_summands(seed: int) -> None:
+    graph = Maker(np.random.default_rng(seed)).add((1, 256, 256, 1))
+    values = np.arange(-128, 128, dtype=np.int8)
+    a = np.broadcast_to(values[:, None], (256, 256))[None]
+    b = np.broadcast_to(values[None, :], (256, 256))[None]
+    got = CoreModel(image_of(graph)).run(a, b)
+    np.testing.assert_array_equal(got, run_tflite(write_graph(graph), a, b))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 200, 500])
+def test_softmax_of_wide_and_narrow_rows(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    for _ in range(10):
+        graph = Maker(rng).softmax(columns)
+        assert_same(graph, rng)
+        level = [np.full((1, *graph.tensors["x"].shape), 5, np.int8)]
+        got = CoreModel(image_of(graph)).run(*level)
+        np.testing.assert_array_equal(got, run_tflite(write_graph(graph), *level))
+
+
+def test_softmax_of_more_equal_logits_than_the_output_can_tell_apart_is_zero() -> None:
+    """Beyond 511 of them TensorFlow Lite shifts by more than 31 bits, which C leaves undefined."""
+    graph = Maker(np.random.default_rng(0)).softmax(2000)
+    got = CoreModel(image_of(graph)).run(np.zeros((1, *graph.tensors["x"].shape), np.int8))
+    assert (got == -128).all()
