@@ -11,6 +11,9 @@ from pathlib import Path
 if importlib.util.find_spec("fieldloop") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 
+# The oracles serve the tests of several rooms.
+sys.path.insert(0, str(Path(__file__).resolve().parent / "oracles"))
+
 _PLUGIN = "fieldloop.targets.pytest_plugin"
 
 

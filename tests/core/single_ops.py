@@ -1,4 +1,4 @@
-"""Random int8 graphs of one operator: every shape, window, scale and zero point a layer may have."""
+"""Random int8 graphs of one operator: shapes, windows, scales and zero points of all sorts."""
 
 from __future__ import annotations
 

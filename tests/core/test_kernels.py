@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from core_runner import CoreModel, random_inputs
@@ -13,10 +10,9 @@ from single_ops import Maker, image_of
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import OpKind
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "oracles"))
 pytest.importorskip("tflite_micro", reason="the oracle: pip install tflite-micro")
 
-from tflite_writer import run_tflite, write_graph  # noqa: E402
+from tflite_writer import run_tflite, write_graph
 
 SINGLE = sorted(kind.value for kind in OpKind)
 CONFIGURATIONS = 60
