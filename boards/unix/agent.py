@@ -6,6 +6,7 @@
 #
 # Arguments: the folder that becomes the root, the folder of the device package.
 import io
+import os
 import sys
 
 import vfs
@@ -18,6 +19,7 @@ def settle(root, package):
     vfs.umount("/")
     vfs.mount(host, "/")
     vfs.mount(library, "/device", readonly=True)
+    os.chdir("/")  # else relative paths lie in the host's working directory
     sys.path[:] = ["", ".frozen", "/lib", "/device"]
     sys.argv[:] = [""]
 

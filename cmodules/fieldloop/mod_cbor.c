@@ -6,6 +6,7 @@
 
 #include "py/objint.h"
 #include "py/objstr.h"
+#include "py/smallint.h"
 
 // ---- reading
 
@@ -72,7 +73,9 @@ static int read_item(fl_cbor_t *at, const uint8_t *base, unsigned depth, mp_obj_
     }
     switch (item.type) {
         case FL_CBOR_INT:
-            *object = mp_obj_new_int_from_ll(item.i);
+            // mp_obj_new_int_from_ll() makes a heap object of every number.
+            *object = item.i >= MP_SMALL_INT_MIN && item.i <= MP_SMALL_INT_MAX
+                ? MP_OBJ_NEW_SMALL_INT((mp_int_t)item.i) : mp_obj_new_int_from_ll(item.i);
             return FL_OK;
         case FL_CBOR_BYTES:
             *object = fl_mp_view_block(base, (size_t)(item.ptr - base), item.len);
@@ -108,15 +111,16 @@ static void write_int(fl_cbor_w_t *w, mp_obj_t object) {
         fl_cbor_put_int(w, MP_OBJ_SMALL_INT_VALUE(object));
         return;
     }
-    int64_t value = 0;
-    if (!mp_obj_int_to_bytes_impl(object, MP_ENDIANNESS_BIG, sizeof(value), (byte *)&value)) {
-        mp_raise_msg(&mp_type_OverflowError, MP_ERROR_TEXT("an integer of a message has more than 64 bits"));
+    byte bytes[8]; // big-endian
+    bool fits = mp_obj_int_to_bytes_impl(object, true, sizeof(bytes), bytes);
+    if (!fits || (bytes[0] >> 7) != (mp_obj_int_sign(object) < 0)) {
+        mp_raise_msg(&mp_type_OverflowError, MP_ERROR_TEXT("an integer of a message has more than 63 bits"));
     }
-    uint64_t big = 0;
-    for (size_t i = 0; i < sizeof(value); ++i) {
-        big = big << 8 | ((const uint8_t *)&value)[i];
+    uint64_t value = 0;
+    for (size_t i = 0; i < sizeof(bytes); ++i) {
+        value = value << 8 | bytes[i];
     }
-    fl_cbor_put_int(w, (int64_t)big);
+    fl_cbor_put_int(w, (int64_t)value);
 }
 
 static void write_item(fl_cbor_w_t *w, mp_obj_t object, unsigned depth);

@@ -22,20 +22,27 @@ static mp_obj_t module_crc32(size_t n_args, const mp_obj_t *args) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(module_crc32_obj, 1, 2, module_crc32);
 
-// sha256(*pieces) -> 32 bytes. hashlib is not on every port.
-static mp_obj_t module_sha256(size_t n_args, const mp_obj_t *args) {
+// sha256(data) -> 32 bytes; data is bytes-like, or an iterable of such. hashlib is not on every port.
+static mp_obj_t module_sha256(mp_obj_t data_in) {
     fl_sha256_t st;
     fl_sha256_init(&st);
-    for (size_t i = 0; i < n_args; ++i) {
-        mp_buffer_info_t data;
-        fl_mp_get_buffer(args[i], &data, MP_BUFFER_READ, "data");
+    mp_buffer_info_t data;
+    if (!mp_obj_is_str(data_in) && mp_get_buffer(data_in, &data, MP_BUFFER_READ)) {
         fl_sha256_update(&st, data.buf, data.len);
+    } else {
+        mp_obj_iter_buf_t iter_buf;
+        mp_obj_t iterable = mp_getiter(data_in, &iter_buf);
+        mp_obj_t item;
+        while ((item = mp_iternext(iterable)) != MP_OBJ_STOP_ITERATION) {
+            fl_mp_get_buffer(item, &data, MP_BUFFER_READ, "data");
+            fl_sha256_update(&st, data.buf, data.len);
+        }
     }
     uint8_t digest[FL_SHA256_BYTES];
     fl_sha256_final(&st, digest);
     return mp_obj_new_bytes(digest, sizeof(digest));
 }
-static MP_DEFINE_CONST_FUN_OBJ_VAR(module_sha256_obj, 0, module_sha256);
+static MP_DEFINE_CONST_FUN_OBJ_1(module_sha256_obj, module_sha256);
 
 static const mp_rom_obj_tuple_t version_obj = {
     {&mp_type_tuple}, 3, {MP_ROM_INT(0), MP_ROM_INT(1), MP_ROM_INT(0)}

@@ -29,6 +29,9 @@ typedef struct {
     uint8_t offset;
 } setting_t;
 
+// The learner's own copy is written to the store as it is, so its layout is part of the record.
+_Static_assert(sizeof(fl_learner_config_t) == 60, "packed settings have 15 words");
+
 #define SETTING(field, kind) {MP_QSTR_##field, kind, offsetof(fl_learner_config_t, field)}
 static const setting_t settings[] = {
     SETTING(selector, SETTING_SELECTOR),
@@ -63,6 +66,15 @@ static const uint16_t *choices_of(uint8_t kind, size_t *count) {
 }
 
 static void set(fl_learner_config_t *config, qstr name, mp_obj_t value) {
+    if (name == MP_QSTR_packed) { // all of them at once, as Learner.packed gave them
+        mp_buffer_info_t packed;
+        fl_mp_get_buffer(value, &packed, MP_BUFFER_READ, "packed");
+        if (packed.len != sizeof(*config)) {
+            mp_raise_ValueError(MP_ERROR_TEXT("packed: settings of another version of fieldloop"));
+        }
+        memcpy(config, packed.buf, sizeof(*config));
+        return;
+    }
     for (size_t i = 0; i < MP_ARRAY_SIZE(settings); ++i) {
         const setting_t *s = &settings[i];
         if (s->name != name) {
@@ -75,7 +87,7 @@ static void set(fl_learner_config_t *config, qstr name, mp_obj_t value) {
         }
         size_t count;
         const uint16_t *choices = choices_of(s->kind, &count);
-        if (mp_obj_is_str(value)) {
+        if (choices != NULL && mp_obj_is_str(value)) {
             qstr wanted = mp_obj_str_get_qstr(value);
             for (size_t c = 0; c < count; ++c) {
                 if (choices[c] == wanted) {
@@ -84,6 +96,10 @@ static void set(fl_learner_config_t *config, qstr name, mp_obj_t value) {
                 }
             }
             mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: unknown choice '%q'"), name, wanted);
+        }
+        if (name != MP_QSTR_seed && mp_obj_is_small_int(value) && mp_obj_get_int(value) < 0) {
+            mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: expected 0 or more, got %d"), name,
+                (int)mp_obj_get_int(value));
         }
         *(uint32_t *)field = (uint32_t)mp_obj_get_int_truncated(value);
         return;
@@ -198,7 +214,7 @@ static mp_obj_t learn(mp_obj_t self_in, mp_obj_t x, mp_obj_t label_in,
     mp_buffer_info_t sample;
     fl_mp_get_bytes(x, &sample, MP_BUFFER_READ, in->bytes, "x");
     mp_int_t label = mp_obj_get_int(label_in);
-    uint32_t classes = self->l.layers[0].rows;
+    uint32_t classes = self->l.classes;
     if (label < 0 || (mp_uint_t)label >= classes) {
         mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("label: expected 0..%u, got %d"),
             (unsigned)(classes - 1), (int)label);
@@ -255,12 +271,13 @@ static MP_DEFINE_CONST_FUN_OBJ_2(learner_load_obj, learner_load);
 
 static mp_obj_t learner_stats(mp_obj_t self_in) {
     const fl_learner_stats_t *s = fl_learner_stats(&get(self_in)->l);
-    mp_obj_t dict = mp_obj_new_dict(8);
+    mp_obj_t dict = mp_obj_new_dict(9);
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_samples), mp_obj_new_int_from_uint(s->samples));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_replayed), mp_obj_new_int_from_uint(s->replayed));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_trained), mp_obj_new_int_from_uint(s->trained));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_skipped), mp_obj_new_int_from_uint(s->skipped));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_refused), mp_obj_new_int_from_uint(s->refused));
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_remembered), mp_obj_new_int_from_uint(s->remembered));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_forward_macs), mp_obj_new_int_from_ull(s->forward_macs));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_backward_macs), mp_obj_new_int_from_ull(s->backward_macs));
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_dense_backward_macs),
@@ -304,6 +321,9 @@ static void learner_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
         case MP_QSTR_closed: value = mp_obj_new_bool(self->model == NULL); break;
         case MP_QSTR_model: value = self->model == NULL ? mp_const_none : MP_OBJ_FROM_PTR(self->model); break;
         case MP_QSTR_config: value = config_of(&self->l.config); break;
+        case MP_QSTR_packed:
+            value = mp_obj_new_bytes((const byte *)&self->l.config, sizeof(self->l.config));
+            break;
         case MP_QSTR_layers: value = mp_obj_new_int_from_uint(self->l.layer_count); break;
         case MP_QSTR_total_bytes: value = mp_obj_new_int_from_uint(sizes->total_bytes); break;
         case MP_QSTR_state_bytes: value = mp_obj_new_int_from_uint(sizes->state_bytes); break;

@@ -12,6 +12,10 @@
 
 #include "fieldloop/fl_link.h"
 
+#if MICROPY_PY_SELECT_POSIX_OPTIMISATIONS
+#include <poll.h>
+#endif
+
 #define REPLY_BYTES 384     // kept reply of a state-changing call
 #define IN_BYTES 512        // read from the stream at once
 #define PATIENCE_MS 1000    // a peer that takes no byte for so long gets no reply
@@ -249,6 +253,22 @@ static bool feed(link_t *self) {
     return false;
 }
 
+static bool readable(const mp_stream_p_t *stream, mp_obj_t rx) {
+    int error;
+    #if MICROPY_PY_SELECT_POSIX_OPTIMISATIONS // the unix port's files leave polling to the system
+    mp_uint_t fd = stream->ioctl(rx, MP_STREAM_GET_FILENO, 0, &error);
+    if (fd != MP_STREAM_ERROR) {
+        struct pollfd one = {.fd = (int)fd, .events = POLLIN};
+        return poll(&one, 1, 0) > 0;
+    }
+    #endif
+    mp_uint_t ready = stream->ioctl(rx, MP_STREAM_POLL, MP_STREAM_POLL_RD, &error);
+    if (ready == MP_STREAM_ERROR) {
+        mp_raise_OSError(error);
+    }
+    return (ready & MP_STREAM_POLL_RD) != 0;
+}
+
 // Reads what is there without waiting; false when nothing is.
 static bool refill(link_t *self) {
     const mp_stream_p_t *stream = mp_get_stream(self->rx);
@@ -256,14 +276,7 @@ static bool refill(link_t *self) {
     // A console's read waits until all that was asked for is there, so it is asked byte by byte.
     size_t at_once = self->dedicated ? IN_BYTES : 1;
     int error;
-    while (self->in_n < IN_BYTES) {
-        mp_uint_t ready = stream->ioctl(self->rx, MP_STREAM_POLL, MP_STREAM_POLL_RD, &error);
-        if (ready == MP_STREAM_ERROR) {
-            mp_raise_OSError(error);
-        }
-        if (!(ready & MP_STREAM_POLL_RD)) {
-            break;
-        }
+    while (self->in_n < IN_BYTES && readable(stream, self->rx)) {
         mp_uint_t n = stream->read(self->rx, self->in + self->in_n, at_once, &error);
         if (n == MP_STREAM_ERROR) {
             if (error == MP_EAGAIN || error == MP_ETIMEDOUT) {

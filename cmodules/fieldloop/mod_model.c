@@ -207,7 +207,7 @@ static mp_obj_t labels_of(const fl_model_t *m) {
     return MP_OBJ_FROM_PTR(labels);
 }
 
-// The samples that travel with the image, as (label, int8 memoryview); None past the last one.
+// sample(i) -> (label, int8 view) of the samples that travel with the image; None past the last one.
 static mp_obj_t model_sample(mp_obj_t self_in, mp_obj_t index) {
     fl_mp_model_t *self = fl_mp_get_model(self_in);
     uint32_t cursor = 0, bytes;
@@ -230,6 +230,15 @@ static mp_obj_t model_sample(mp_obj_t self_in, mp_obj_t index) {
     return mp_obj_new_tuple(2, pair);
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(model_sample_obj, model_sample);
+
+static uint32_t samples_of(const fl_model_t *m) {
+    uint32_t cursor = 0, bytes;
+    const void *data;
+    if (fl_image_section(m->image, FL_SECTION_REHEARSAL, &cursor, &data, &bytes) != FL_OK) {
+        return 0;
+    }
+    return ((const fl_rehearsal_set_t *)data)->count;
+}
 
 static uint32_t trainable_of(const fl_model_t *m) {
     uint32_t cursor = 0, bytes;
@@ -274,6 +283,7 @@ static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
             break;
         case MP_QSTR_labels: value = open ? labels_of(m) : mp_const_empty_tuple; break;
         case MP_QSTR_macs: value = open ? macs_of(m) : MP_OBJ_NEW_SMALL_INT(0); break;
+        case MP_QSTR_samples: value = mp_obj_new_int_from_uint(open ? samples_of(m) : 0); break;
         case MP_QSTR_trainable: value = mp_obj_new_int_from_uint(open ? trainable_of(m) : 0); break;
         default: dest[1] = MP_OBJ_SENTINEL; return; // a method
     }

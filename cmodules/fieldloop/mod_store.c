@@ -4,6 +4,7 @@
 #include "mod_common.h"
 #include "mod_flash.h"
 
+#include "fieldloop/fl_sha256.h"
 #include "fieldloop/fl_store.h"
 
 #define PIECES_MAX 4
@@ -181,6 +182,29 @@ static mp_obj_t store_read(size_t n_args, const mp_obj_t *args) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_read_obj, 5, 6, store_read);
 
+// sha256(type, uid, nth=0) -> 32 bytes: of the record's payload.
+static mp_obj_t store_sha256(size_t n_args, const mp_obj_t *args) {
+    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    fl_store_rec_t rec;
+    int error = find(self, args + 1, n_args > 3 ? args[3] : MP_OBJ_NEW_SMALL_INT(0), &rec);
+    uint8_t piece[256];
+    fl_sha256_t st;
+    fl_sha256_init(&st);
+    for (uint32_t at = 0; error == FL_OK && at < rec.len;) {
+        uint32_t part = rec.len - at < sizeof(piece) ? rec.len - at : (uint32_t)sizeof(piece);
+        error = fl_store_read(&self->st, &rec, at, piece, part);
+        fl_sha256_update(&st, piece, part);
+        at += part;
+    }
+    if (error != FL_OK) {
+        refuse(self, error);
+    }
+    uint8_t digest[FL_SHA256_BYTES];
+    fl_sha256_final(&st, digest);
+    return mp_obj_new_bytes(digest, sizeof(digest));
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_sha256_obj, 3, 4, store_sha256);
+
 // copy(type, uid, nth): appends an older record again as the newest.
 static mp_obj_t store_copy(size_t n_args, const mp_obj_t *args) {
     (void)n_args;
@@ -222,6 +246,7 @@ static const mp_rom_map_elem_t store_locals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_append), MP_ROM_PTR(&store_append_obj) },
     { MP_ROM_QSTR(MP_QSTR_find), MP_ROM_PTR(&store_find_obj) },
     { MP_ROM_QSTR(MP_QSTR_read), MP_ROM_PTR(&store_read_obj) },
+    { MP_ROM_QSTR(MP_QSTR_sha256), MP_ROM_PTR(&store_sha256_obj) },
     { MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&store_copy_obj) },
     { MP_ROM_QSTR(MP_QSTR_records), MP_ROM_PTR(&store_records_obj) },
 };

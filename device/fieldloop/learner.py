@@ -14,7 +14,8 @@ class Learner:
     """Arguments: the model, a store (a raw partition's block device, a Store, or None to keep
     nothing), and the settings of the learner by name (`Learner.config` tells them all).
 
-    Starts from the newest commit of the same model and settings; `restored` tells if there was one.
+    Starts from the newest commit of the same model and settings; `restored` tells if there
+    was one.
     """
 
     def __init__(self, model, store=None, **settings):
@@ -99,7 +100,8 @@ class Learner:
         return self.seq
 
     def undo(self):
-        """Back to the commit before the last one, for good; before the first are the factory weights."""
+        """Back to the commit before the last one, for good; before the first lie the factory's
+        weights."""
         newest = self._newest()
         if newest is None:
             raise OSError(2, "nothing was committed yet")
@@ -123,7 +125,10 @@ class Learner:
         return self.seq
 
     def watermark(self, x, label):
-        """Highest byte of the learner's arena that a step touches, plus one; keeps what was learned."""
+        """Highest byte of the learner's arena that a step touches, plus one.
+
+        What was learned before is back afterwards.
+        """
         kept = bytes(self.core.state())
         highest = 0
         for paint in (0x55, 0xAA):

@@ -32,7 +32,7 @@ class PartitionSlot:
 
 
 class FileSlot:
-    """An image in a file. It is written beside the old one and takes its place when it is whole."""
+    """An image in a file. It is written beside the old one and takes its place when whole."""
 
     def __init__(self, name, path):
         self.name = name
