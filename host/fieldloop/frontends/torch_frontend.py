@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.graph_signature import OutputKind
 
 from fieldloop.frontends.builder import GraphBuilder, UnsupportedModelError, unsupported
 from fieldloop.ir.graph import Graph
@@ -23,6 +24,7 @@ from fieldloop.ir.op import Clamp, OpKind, Window
 from fieldloop.ir.tensor import Array
 
 _IDENTITY = {"clone", "alias", "contiguous", "detach", "dropout", "dropout_", "feature_dropout"}
+_CHECKS = {"_assert_tensor_metadata"}  # they compute nothing
 
 
 def from_torch(
@@ -137,11 +139,15 @@ class _Importer:
                 self.constants[node] = (path, held.detach())
             elif node.op == "placeholder":
                 self.values[node] = self.input(node)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and self.operator_name(node) not in _CHECKS:
                 self.values[node] = self.call(node)
             elif node.op == "output":
-                wanted = set(signature.user_outputs)
-                outputs = [self.output(n) for n in node.args[0] if n.name in wanted]
+                # by position: the nodes that were passed over had other names
+                outputs = [
+                    self.output(result)
+                    for result, spec in zip(node.args[0], signature.output_specs, strict=True)
+                    if spec.kind is OutputKind.USER_OUTPUT
+                ]
         return self.build.graph([value.name for value in outputs])
 
     def is_identity(self, node: Any) -> bool:
