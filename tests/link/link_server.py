@@ -48,6 +48,7 @@ class CodecServer(threading.Thread):
         self.slots: dict[str, bytearray] = {"model0": bytearray(), "model1": bytearray()}
         self.upload: tuple[str, int, bytes] = ("", 0, b"")
         self.active: Reply | None = None
+        self.last_raw = False
         self.framings: set[Framing] = set()
         self.break_off = 0  # the number of writes to break off in the middle, as Ctrl-C would
         self._halt = threading.Event()
@@ -76,11 +77,19 @@ class CodecServer(threading.Thread):
         while at < len(data):
             n = self.lib.fl_deframe_feed(self.rx, block + at, len(data) - at, used)
             at += used[0]
+            if n < 0:
+                note = self.ffi.new("uint8_t[]", 32)
+                size = self.lib.fl_smp_damaged(note, 32, GROUP_FIELDLOOP)
+                assert size > 0
+                self._send(bytes(self.ffi.buffer(note, size)), raw=self.last_raw)
             if n > 0:
-                raw = self.rx.framing == self.lib.FL_FRAMING_RAW
+                self.last_raw = raw = self.rx.framing == self.lib.FL_FRAMING_RAW
                 self.framings.add(Framing.RAW if raw else Framing.CONSOLE)
                 reply = self.answer(bytes(self.ffi.buffer(self.rx.msg, n)))
-                self.port.write(reply if raw else console_frame(reply))
+                self._send(reply, raw=raw)
+
+    def _send(self, message: bytes, *, raw: bool) -> None:
+        self.port.write(message if raw else console_frame(message))
 
     # ---- messages
 

@@ -53,7 +53,7 @@ def samples(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def work(board: Board, server: CodecServer, steps: int, seed: int) -> None:
     """Push, predict, learn, pull: what a field visit does, checked to the byte."""
-    image = random.Random(seed).randbytes(9000)
+    image = random.Random(seed).randbytes(6000)
     board.push(image, to="model0")
     board.activate(image, slot="model0")
     assert bytes(server.slots["model0"]) == image

@@ -128,3 +128,12 @@ int fl_smp_end(fl_cbor_w_t *w) {
     w->buf[3] = (uint8_t)length;
     return (int)w->len;
 }
+
+int fl_smp_damaged(uint8_t *buf, size_t cap, uint16_t group) {
+    fl_smp_t h = {.op = FL_SMP_WRITE_REPLY, .version = 1, .group = group, .cmd = FL_LINK_DAMAGED};
+    fl_cbor_w_t w;
+    fl_smp_begin(&w, buf, cap, &h);
+    fl_cbor_put_str(&w, "rc");
+    fl_cbor_put_int(&w, FL_SMP_ECORRUPT);
+    return fl_smp_end(&w);
+}

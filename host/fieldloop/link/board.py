@@ -34,7 +34,7 @@ Int8 = npt.NDArray[np.int8]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Setting = bool | int | float | str
 
-_OVERHEAD = 80  # of a message with samples: header, keys, session, counter, crc
+_OVERHEAD = 72  # of a message with samples: header, keys, session, counter, crc
 _SLOW = 60.0  # seconds: erasing, verifying and learning take their time under simulation
 
 

@@ -18,6 +18,7 @@ from fieldloop.link.frames import EXTRA_BYTES, GAP_S, Framing
 from fieldloop.link.header import (
     GROUP_FIELDLOOP,
     GROUP_OS,
+    HEADER_BYTES,
     Message,
     Op,
     decode_message,
@@ -30,6 +31,7 @@ SMALLEST_BUF = 256
 
 OS_ECHO, OS_RESET, OS_PARAMETERS = 0, 5, 6
 INFO, SESSION = 0, 1
+DAMAGED = 255  # not a command: the device tells that a frame came damaged
 
 Fields = dict[str, object]
 Reply = dict[str, cbor.Value]
@@ -64,13 +66,22 @@ class _Pace:
         # Raw: above the receiver's gap time, so that it has given up a message cut short.
         base = 0.05 if framing is Framing.CONSOLE else GAP_S + 0.05
         on_the_way = 2.0 * wire_bytes / self._rate
-        return min((base + 2.0 * self._round_trip) * (1 << min(attempt, 6)), 4.0) + on_the_way
+        # A device that is at work answers later; a line that damages is best tried again soon.
+        patience = 1.5 ** min(max(attempt - 3, 0), 12)
+        return min((base + 2.0 * self._round_trip) * patience, 4.0) + on_the_way
 
-    def learn(self, wire_bytes: int, seconds: float) -> None:
-        if wire_bytes >= 256:
+    def answered(self, wire_bytes: int, seconds: float, attempt: int) -> None:
+        """An answer came so long after the last transmission, which was number `attempt`."""
+        if attempt > 0:  # to which transmission is unknown: come down slowly
+            self._round_trip = max(min(seconds, self._round_trip), 0.8 * self._round_trip)
+        elif wire_bytes >= 1024:
             self._rate += 0.25 * (wire_bytes / max(seconds, 1e-4) - self._rate)
         else:
             self._round_trip += 0.25 * (min(seconds, 2.0) - self._round_trip)
+
+    def hurried(self) -> None:
+        """An answer came twice: the call was sent again too soon."""
+        self._round_trip = min(2.0 * self._round_trip + 0.01, 2.0)
 
 
 class Client:
@@ -152,7 +163,7 @@ class Client:
             self.transport.framing = Framing.CONSOLE
             self._limit = min(self._limit, 512)
         else:
-            self._limit = max(self._limit // 2, 160)
+            self._limit = max(self._limit // 2, SMALLEST_BUF - EXTRA_BYTES)
 
     # ---- calls
 
@@ -261,9 +272,9 @@ class Client:
             )
             reply = self._answer(op, group, cmd, seq, started + wait)
             if reply is not None:
+                wire += self.transport.wire_bytes(reply.header.length + HEADER_BYTES)
+                self._pace.answered(wire, time.monotonic() - started, attempt)
                 if attempt == 0:
-                    wire += self.transport.wire_bytes(reply.header.length + 8)
-                    self._pace.learn(wire, time.monotonic() - started)
                     self._went_well()
                 error = remote_error(what, reply.fields)
                 if error is not None:
@@ -295,8 +306,12 @@ class Client:
                 self.stats.damaged += 1
                 return None
             header = reply.header
+            if (header.group, header.cmd) == (self.group, DAMAGED):
+                self.stats.damaged += 1
+                return None
             if (header.op, header.group, header.cmd, header.seq) != (op + 1, group, cmd, seq):
                 self.stats.ignored += 1
+                self._pace.hurried()
                 continue
             plain_error = "rc" in reply.fields  # SMP's own errors need no check
             if group != GROUP_OS and not reply.checked and not plain_error:

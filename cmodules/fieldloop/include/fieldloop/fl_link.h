@@ -81,6 +81,11 @@ int fl_smp_check(const uint8_t *msg, size_t len, size_t *entries);
 void fl_smp_begin(fl_cbor_w_t *w, uint8_t *buf, size_t cap, const fl_smp_t *h);
 int fl_smp_end(fl_cbor_w_t *w); // appends `crc`; returns the message's length, or FL_ENOMEM
 
+// What a device on a dedicated port sends when fl_deframe_feed() returned an error: "a frame came damaged,
+// send again". Returns the message's length; FL_ENOMEM when cap is below 24.
+#define FL_LINK_DAMAGED 255 // its command
+int fl_smp_damaged(uint8_t *buf, size_t cap, uint16_t group);
+
 // The header of the reply to `request`: op + 1, all else the same.
 static inline fl_smp_t fl_smp_reply_to(const fl_smp_t *request) {
     fl_smp_t h = *request;
