@@ -1,4 +1,6 @@
-# Mount the file system at /, and make one on a flash that holds none.
+# Mount the file system at /, and make one on a flash that holds none; packages are in /lib.
+import sys
+
 import simboard
 import vfs
 
@@ -9,3 +11,4 @@ except OSError:
     vfs.VfsLfs2.mkfs(_fs)
     _vfs = vfs.VfsLfs2(_fs)
 vfs.mount(_vfs, "/")
+sys.path.append("/lib")
