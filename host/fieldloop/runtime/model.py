@@ -178,7 +178,7 @@ class Model:
 
     def classify(self, x: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
         """Class of the highest output of each sample; of equal ones the lowest class."""
-        return np.argmax(self.predict_int8(x), axis=1)
+        return np.asarray(np.argmax(self.predict_int8(x), axis=1))
 
     def as_inputs(self, x: npt.NDArray[Any]) -> Int8:
         """One sample or a batch, in any shape of the right size, as int8 [n, input bytes]."""

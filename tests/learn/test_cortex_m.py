@@ -1,0 +1,112 @@
+"""Contract 2 for training, bare metal: soft float and two FPUs learn the host's bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nets import Net, random_net
+from test_learner import small_net
+
+from fieldloop import paths
+from fieldloop.runtime import Learner, LearnerConfig, Model, core
+
+GCC, QEMU = "arm-none-eabi-gcc", "qemu-system-arm"
+CPUS = {
+    "mps2-an385": ["-mcpu=cortex-m3", "-mfloat-abi=soft"],
+    "mps2-an386": ["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"],
+    "mps2-an500": ["-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-d16"],
+}
+# 4 MB of code memory at 0 and 4 MB of data memory on every one of these boards
+MEMORY = {"__flash": 0, "__flash_size": 1 << 22, "__ram": 0x20000000, "__ram_size": 1 << 22}
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which(GCC) and shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine of QEMU, and the core compiled for it."""
+
+    machine: str
+    objects: list[Path]
+
+
+def c_array(data: bytes) -> str:
+    return "{" + ",".join(str(byte) for byte in data) + "}"
+
+
+def header(net: Net, config: LearnerConfig, xs: Any, ys: Any) -> str:
+    ffi, _ = core.core()
+    filled = ffi.new("fl_learner_config_t *")
+    config.fill(filled)
+    settings = [
+        f".{field.name} = " + (value.hex() + "f" if isinstance(value, float) else f"{value}u")
+        for field in dataclasses.fields(config)
+        for value in [getattr(filled, field.name)]
+    ]
+    rows = ",".join("{" + ",".join(map(str, x.ravel().tolist())) + "}" for x in xs)
+    return (
+        "#include <stdint.h>\n"
+        f"#define CASE_CONFIG {', '.join(settings)}\n"
+        f"static const _Alignas(16) uint8_t case_image[] = {c_array(net.image)};\n"
+        f"static const uint8_t case_labels[] = {c_array(bytes(ys))};\n"
+        f"static const int8_t case_samples[][{xs[0].size}] = {{{rows}}};\n"
+    )
+
+
+def compile_for(machine: str, folder: Path, *arguments: str | Path) -> None:
+    root = paths.core_dir()
+    flags = ["--specs=picolibc.specs", "-mthumb", *CPUS[machine]]
+    flags += ["-std=c99", "-O2", "-ffp-contract=off", "-fno-math-errno"]
+    flags += [f"-I{root}/include", f"-I{root}"]
+    command = [GCC, *flags, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module", params=CPUS)
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    machine: str = request.param
+    folder = tmp_path_factory.mktemp(machine)
+    rooms = ("base", "core", "kernels", "learn")
+    compile_for(machine, folder, "-c", *(s for s in core.sources() if s.parent.name in rooms))
+    return Target(machine, sorted(folder.glob("*.o")))
+
+
+@pytest.mark.parametrize("case", ["small", 0, 5], ids=str)
+def test_the_board_learns_the_same_bytes(tmp_path: Path, target: Target, case: int | str) -> None:
+    net = small_net(layers=4) if case == "small" else random_net(int(case))
+    config = LearnerConfig(memory=6, replays=2, lr=20.0, seed=5, d_thr=0.01)
+    rng = np.random.default_rng(9)
+    xs = rng.integers(-128, 128, (12, *net.sample_shape[1:])).astype(np.int8)
+    learner = Learner(Model(net.image), config)
+    ys = rng.integers(0, learner.classes, 12)
+    expected = []
+    for x, y in zip(xs, ys, strict=True):
+        learner.step(x, int(y))
+        expected.append(f"{zlib.crc32(learner.state):08x}")
+    assert learner.stats.trained > 12
+
+    (tmp_path / "case.h").write_text(header(net, config, xs, ys.tolist()))
+    binary = tmp_path / "case.elf"
+    memory = [f"-Wl,--defsym={name}={value}" for name, value in MEMORY.items()]
+    driver = Path(__file__).with_name("cortex_m.c")
+    linking = ["--oslib=semihost", "--crt0=hosted", *memory, f"-I{tmp_path}", driver]
+    compile_for(target.machine, tmp_path, *linking, *target.objects, "-o", binary)
+    command = [
+        *(QEMU, "-M", target.machine, "-display", "none", "-monitor", "none", "-serial", "none"),
+        *("-chardev", "stdio,id=console"),
+        *("-semihosting-config", "enable=on,target=native,chardev=console"),
+        *("-kernel", str(binary)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n")[:-1] == [*expected, "end 0"]
