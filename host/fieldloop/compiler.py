@@ -192,6 +192,11 @@ def _chosen_layers(
             f"learn: the head {path[0].name} is clamped to [{path[0].clamp.lo}, "
             f"{path[0].clamp.hi}]; expected linear logits, take the activation away"
         )
+    logits = graph.tensors[path[0].output]
+    if logits.size != logits.shape[-1]:
+        raise UsageError(
+            f"learn: the head {path[0].name} makes {logits.shape}; expected one logit per class"
+        )
     if isinstance(learn, int):
         if learn < 0:
             raise UsageError(f"learn: expected a number of layers >= 0, got {learn}")

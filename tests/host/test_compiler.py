@@ -17,6 +17,7 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, OpKind, Window
 from fieldloop.ir.reference import run
 from fieldloop.ir.reference_int8 import run_int8
+from fieldloop.runtime.model import Model
 
 
 def plain(*, softmax: bool = True, clamp_head: bool = False) -> Graph:
@@ -118,6 +119,19 @@ def test_bad_requests(graph: Graph, options: dict[str, Any], match: str) -> None
         compile_graph(graph, samples_for(graph, 0, 10), **options)
 
 
+def test_a_map_of_logits_cannot_be_learned() -> None:
+    grower = Grower(np.random.default_rng(0))
+    x = grower.build.input("x", (1, 4, 4, 2))
+    y = grower.build.add(
+        "map", OpKind.CONV2D, [x], window=Window((1, 1)), weights=grower.weights(3, 1, 1, 2)
+    )
+    graph = grower.build.graph([y])
+    samples = samples_for(graph, 0, 10)
+    with pytest.raises(UsageError, match="one logit per class"):
+        compile_graph(graph, samples)
+    assert compile_graph(graph, samples, learn=None).report.ram_learn_bytes is None
+
+
 def test_a_dead_head_input_is_refused() -> None:
     graph = plain()
     with pytest.raises(UsageError, match="zero for every calibration sample"):
@@ -155,6 +169,14 @@ def test_both_plans_give_the_same_outputs(seed: int) -> None:
     compiled = compile_graph(graph, samples_for(graph, seed, 30), learn=3)
     q = compiled.input_quant.quantize(samples_for(graph, seed + 1, 5))
     np.testing.assert_array_equal(run_c(compiled.image, q), run_c(compiled.image, q, plan_kind=1))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_arena_is_touched_to_its_last_byte(seed: int) -> None:
+    graph = random_graph(seed, depth=4)
+    compiled = compile_graph(graph, samples_for(graph, seed, 30), learn=None)
+    model = Model(compiled.image)
+    assert model.watermark() == compiled.report.ram_infer_bytes
 
 
 @pytest.fixture(scope="module")

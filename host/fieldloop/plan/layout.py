@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from fieldloop.plan.lifetimes import lower_bound
 from fieldloop.plan.types import Buffer
 
-MAX_EXACT_BUFFERS = 24
-MAX_NODES = 100_000
+MAX_EXACT_BUFFERS = 64
+MAX_NODES = 20_000
 
 Offsets = tuple[int, ...]
 

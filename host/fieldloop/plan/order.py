@@ -10,7 +10,7 @@ from __future__ import annotations
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.lifetimes import buffers, lower_bound
 
-MAX_SETS = 20_000
+MAX_SETS = 5_000
 
 
 def best_order(graph: Graph) -> Graph:
@@ -56,10 +56,10 @@ def best_order(graph: Graph) -> Graph:
                 key = done | {i}
                 if key not in following or candidate < following[key]:
                     following[key] = candidate
+            if seen + len(following) > MAX_SETS:
+                return graph
         layer = following
         seen += len(layer)
-        if seen > MAX_SETS:
-            return graph
     ((_, order),) = layer.values()
     ordered = graph.with_ops([graph.ops[i] for i in order])
     if lower_bound(buffers(ordered)) < lower_bound(buffers(graph)):
