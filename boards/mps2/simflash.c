@@ -10,7 +10,7 @@
 #define MAGIC "FLDFLASH"
 #define UNIT_MAX (32u)
 
-// At SIMFLASH_TAIL. The host writes `unique_id` when it makes the file; all else is ours.
+// At the end of the file. The host writes `unique_id` when it makes the file; all else is ours.
 typedef struct {
     char magic[8]; // written last, so that a cut while formatting formats again
     uint8_t unique_id[8];
@@ -24,8 +24,9 @@ const simflash_partition_t simflash_partitions[] = { FL_LAYOUT_PARTITIONS };
 const uint32_t simflash_partition_count = MP_ARRAY_SIZE(simflash_partitions);
 
 #define FLASH ((uint8_t *)FL_LAYOUT_FLASH_ADDRESS)
-#define HEADER ((volatile simflash_header_t *)(FLASH + FL_LAYOUT_FLASH_SIZE))
-#define BITMAP (FLASH + FL_LAYOUT_FLASH_SIZE + sizeof(simflash_header_t))
+#define BITMAP (FLASH + FL_LAYOUT_FLASH_SIZE)
+// At a place that every layout agrees about.
+#define HEADER ((volatile simflash_header_t *)(FLASH + FL_LAYOUT_PSRAM_SIZE - sizeof(simflash_header_t)))
 
 static simflash_counts_t counts;
 static uint32_t cut_in; // operations until the power cut, 0: none armed

@@ -10,8 +10,9 @@
 //
 // A violation changes nothing, is counted, and returns -EIO.
 //
-//   offset 0          partitions, one after the other (sizes: fl_layout.h, from boards/roster.toml)
-//   SIMFLASH_TAIL     simflash_header_t, then the bitmap: one bit a program unit, set = programmed
+//   at the start   partitions, one after the other (sizes: fl_layout.h, from boards/roster.toml)
+//   after them     the bitmap: a bit for each of their bytes; the first of a unit set: programmed
+//   at the end     simflash_header_t, 64 bytes
 //
 // The bitmap outlives a power cut in a safe order: a program sets a unit's bit after its bytes, an erase
 // clears the bits before the bytes, and a unit that is not all 0xFF counts as programmed whatever its

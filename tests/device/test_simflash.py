@@ -219,8 +219,8 @@ def test_fail_inside_erase_leaves_part_of_the_sector(board: QemuBoard, seed: int
 
 
 def test_file_system_survives_cuts_at_every_operation(board: QemuBoard) -> None:
-    old, new = b"old" * 2000, b"new" * 2500
-    write = "with open('state', 'wb') as f: f.write(b'new' * 2500)"
+    old, new = b"old" * 130, b"new" * 160
+    write = "with open('state', 'wb') as f: f.write(b'new' * 160)"
     operations = "sum(__import__('simboard').operations()[:2])"
     board.put("state", old)
     before = board.eval(operations)

@@ -1,7 +1,7 @@
 """Build the firmwares: boards/mps2 for a QEMU board, MicroPython's unix port for this machine.
 
 Each configuration has its own folder under the build folder; make decides what is stale, a
-change of flags or of the memory map starts afresh. A lock makes processes side by side build once.
+change of flags starts afresh. A lock makes processes side by side build once.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _build_qemu(
     makefiles = [port / "Makefile", port / f"{spec.board}.mk", paths.core_dir() / "micropython.mk"]
     header, fragment = _layout(spec, memory)
     with source.locked(paths.build_dir() / f".{build.name}.lock"):
-        _start_afresh_when(build, [*arguments, header, fragment], makefiles)
+        _start_afresh_when(build, arguments, makefiles)
         _write_if_changed(build / "fl_layout.h", header)
         _write_if_changed(build / "layout.mk", fragment)
         if progress and not (build / "firmware.elf").exists():
@@ -197,6 +197,7 @@ def _layout(spec: roster.TargetSpec, memory: roster.MemoryMap) -> tuple[str, str
     header = (
         f"// Memory map {memory.name} of {spec.name}, made from boards/roster.toml.\n"
         f"#define FL_LAYOUT_FLASH_ADDRESS ({spec.psram_address:#x}u)\n"
+        f"#define FL_LAYOUT_PSRAM_SIZE ({spec.psram_size:#x}u)\n"
         f"#define FL_LAYOUT_FLASH_SIZE ({memory.flash:#x}u)\n"
         f"#define FL_LAYOUT_ID ({layout_id(spec, memory):#x}u)\n"
         f"#define FL_LAYOUT_PARTITIONS {partitions}\n"

@@ -32,7 +32,7 @@ from fieldloop.targets.raw_repl import RawRepl
 
 QEMU = "qemu-system-arm"
 BOOT_SECONDS = 20.0
-UNIQUE_ID_OFFSET = 8  # within the header behind the partitions, see boards/mps2/simflash.c
+UNIQUE_ID_FROM_END = 56  # within the header at the file's end, see boards/mps2/simflash.c
 
 _PTY = re.compile(rb"char device redirected to (\S+) \(label (\w+)(?:-base)?\)")
 
@@ -42,9 +42,7 @@ def missing_tools() -> list[str]:
     return build.missing_tools("qemu") + ([] if shutil.which(QEMU) else [QEMU])
 
 
-def create_flash(
-    path: Path, spec: roster.TargetSpec, memory: roster.MemoryMap, unique_id: bytes | None = None
-) -> None:
+def create_flash(path: Path, spec: roster.TargetSpec, unique_id: bytes | None = None) -> None:
     """Make a new flash file, which the firmware erases at its first start.
 
     `unique_id` is what machine.unique_id() gives: 8 bytes, by default random ones.
@@ -54,7 +52,7 @@ def create_flash(
         raise UsageError(f"unique_id: expected 8 bytes, got {len(identity)}")
     with path.open("wb") as file:
         file.truncate(spec.psram_size)
-        file.seek(memory.flash + UNIQUE_ID_OFFSET)
+        file.seek(spec.psram_size - UNIQUE_ID_FROM_END)
         file.write(identity)
 
 
@@ -95,7 +93,7 @@ class QemuBoard:
             flash_file = self._folder / "flash.bin"
         self.flash_file = flash_file
         if not flash_file.exists():
-            create_flash(flash_file, self.spec, self.memory, unique_id)
+            create_flash(flash_file, self.spec, unique_id)
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, str] = {}
         self._held: list[int] = []
@@ -160,7 +158,7 @@ class QemuBoard:
 
     @property
     def exit_code(self) -> int | None:
-        """How the simulator ended: 101 after a fault; None while it runs or before it started."""
+        """How the simulator ended: 1 after a fault; None while it runs or before it started."""
         return None if self._process is None else self._process.poll()
 
     # ---- what it says ----
@@ -237,7 +235,7 @@ class QemuBoard:
             raise UsageError(
                 f"partition {name}: expected at most {partition.size} bytes, got {len(content)}"
             )
-        bitmap = self.memory.flash + 64 + partition.offset // 8
+        bitmap = self.memory.flash + partition.offset // 8
         with self.flash_file.open("r+b") as file:
             file.seek(partition.offset)
             file.write(content.ljust(partition.size, b"\xff"))
