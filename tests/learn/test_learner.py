@@ -260,6 +260,13 @@ def test_an_arena_too_small_or_misaligned_is_refused() -> None:
     init = lib.fl_learner_init
     assert init(other, model.handle, config, start, need - 1) == lib.FL_ENOMEM
     assert init(other, model.handle, config, start + 4, need) == lib.FL_EALIGN
+    config.s_max = 2.0
+    assert init(other, model.handle, config, start, need) == lib.FL_EINVAL
+    config.s_max = 0.9
+    assert not any(bytes(ffi.buffer(other)))  # refusals leave no trace
+    model.bind("INFER")
+    assert init(other, model.handle, config, start, need) == lib.FL_EINVAL
+    model.bind("LEARN")
     assert init(other, model.handle, config, start, need) == 0
     # the input lies in the arena that the run overwrites
     step = ffi.new("fl_step_t *")

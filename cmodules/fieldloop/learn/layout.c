@@ -124,14 +124,13 @@ static int describe_layer(const fl_model_t *m, uint32_t op_index, const fl_learn
     layer->x_zero = in->zero_point;
     layer->w_scale = scales.scale;
     layer->w_scale_stride = scales.stride;
-    if (layer->outputs > 65535 || layer->row_bytes > 65535 || !(layer->x_scale > 0.0f) || !is_finite(layer->x_scale)) {
+    if (layer->outputs > 65535 || layer->row_bytes > 65535) {
         return FL_ENOTSUP;
     }
     for (uint32_t i = 0; i < layer->rows; i++) {
         float scale = layer->w_scale[i * layer->w_scale_stride];
-        // the factors of update.c: infinite ones could meet a zero and make a NaN
-        if (!(scale > 0.0f) || !is_finite(scale) || !is_finite(layer->lr * layer->x_scale / scale) ||
-            !is_finite(layer->lr / (layer->x_scale * scale))) {
+        // the factors of update.c: an infinite one could meet a zero and make a NaN
+        if (!is_finite(layer->lr * layer->x_scale / scale) || !is_finite(layer->lr / (layer->x_scale * scale))) {
             return FL_ENOTSUP;
         }
     }

@@ -4,19 +4,33 @@
 #include "fieldloop/fl_error.h"
 #include "learner.h"
 
+static int is_bound_for_learning(const fl_model_t *m) {
+    return m->plan && ((const fl_plan_t *)(const void *)m->plan - 1)->kind == FL_PLAN_LEARN;
+}
+
 int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes) {
-    if (!m->plan) {
+    int err = fl_float_mode_check();
+    if (err) {
+        return err;
+    }
+    if (!is_bound_for_learning(m)) {
         return FL_EINVAL;
     }
-    int err = fl_learner_layout(m, config, l);
+    // everything that can fail comes before the first change: `l` may be what `m` runs with now
+    fl_learner_sizes_t sizes;
+    err = fl_learner_sizes(m, config, &sizes);
     if (err) {
         return err;
     }
     if (((uintptr_t)arena & 15u) != 0) {
         return FL_EALIGN;
     }
-    if (arena_bytes < l->sizes.total_bytes) {
+    if (!arena || arena_bytes < sizes.total_bytes) {
         return FL_ENOMEM;
+    }
+    err = fl_learner_layout(m, config, l);
+    if (err) {
+        return err;
     }
     l->model = m;
     fl_learner_place(l, arena);

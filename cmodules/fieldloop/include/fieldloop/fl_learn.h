@@ -131,8 +131,9 @@ void fl_learner_defaults(fl_learner_config_t *config);
 // back that has no backward kernel, a branch, a batch, or scales with which a delta could leave the range of f32.
 int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes);
 
-// Starts from the image's (factory) weights. `m` must be bound to FL_PLAN_LEARN. The learner's weights take effect for
-// every later run of `m`. FL_ENOMEM: arena smaller than total_bytes; FL_EALIGN: not 16-byte aligned.
+// Starts from the image's (factory) weights. The learner's weights take effect for every later run of `m`. FL_EINVAL: `m`
+// is not bound to FL_PLAN_LEARN. FL_ENOMEM: arena smaller than total_bytes. FL_EALIGN: not 16-byte aligned. FL_ENOTSUP:
+// f32 arithmetic is not IEEE 754 with subnormals (flush-to-zero is on). Else as fl_learner_sizes. Changes nothing then.
 int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes);
 
 // Learns one labelled sample: x int8 [input bytes] in the model's own quantisation. Trains on it, offers it to the
