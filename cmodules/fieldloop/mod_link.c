@@ -249,6 +249,12 @@ static bool feed(link_t *self) {
         if (len > 0 && received(self, (size_t)len)) {
             return true;
         }
+        if (len < 0 && self->dedicated) { // the host sends it again at once instead of waiting
+            int note = fl_smp_damaged(self->tx_block, self->cap - FL_DEFRAME_EXTRA, self->group);
+            if (note > 0) {
+                send(self, (size_t)note);
+            }
+        }
     }
     return false;
 }
