@@ -59,7 +59,7 @@ class _Pace:
     """
 
     def __init__(self) -> None:
-        self._rate = 4000.0  # bytes a second, both directions together, until measured
+        self._rate = 8000.0  # bytes a second, both directions together, until measured
         self._round_trip = 0.2
 
     def wait(self, wire_bytes: int, attempt: int, framing: Framing) -> float:
