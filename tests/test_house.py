@@ -121,6 +121,7 @@ C_HEADER_HOME = {
     "fl_kernels": "kernels",
     "fl_image": "kernels",  # the data types that kernels read; implemented by core
     "fl_model": "core",
+    "fl_quantize": "core",
     "fl_backward": "learn",
     "fl_learn": "learn",
     "fl_flash": "store",
