@@ -224,36 +224,41 @@ static int check_reshape(const fl_view_t *v, const fl_op_t *op) {
     return x->bytes == y->bytes && same_quantisation(x, y) ? FL_OK : FL_EBADMSG;
 }
 
-typedef struct {
-    uint32_t inputs, optional;  // at most; those from `optional` on may be absent
-    int (*check)(const fl_view_t *v, const fl_op_t *op);
-} rule_t;
-
-static const rule_t rules[] = {
-    [FL_OP_CONV2D] = {3, 2, check_conv2d},
-    [FL_OP_DEPTHWISE_CONV2D] = {3, 2, check_depthwise},
-    [FL_OP_FULLY_CONNECTED] = {3, 2, check_fully_connected},
-    [FL_OP_MAX_POOL] = {1, 1, check_pool},
-    [FL_OP_AVG_POOL] = {1, 1, check_pool},
-    [FL_OP_ADD] = {2, 2, check_add},
-    [FL_OP_SOFTMAX] = {1, 1, check_softmax},
-    [FL_OP_RESHAPE] = {1, 1, check_reshape},
-};
+static int check_by_kind(const fl_view_t *v, const fl_op_t *op) {
+    switch (op->opcode) {
+    case FL_OP_CONV2D:
+        return check_conv2d(v, op);
+    case FL_OP_DEPTHWISE_CONV2D:
+        return check_depthwise(v, op);
+    case FL_OP_FULLY_CONNECTED:
+        return check_fully_connected(v, op);
+    case FL_OP_MAX_POOL:
+    case FL_OP_AVG_POOL:
+        return check_pool(v, op);
+    case FL_OP_ADD:
+        return check_add(v, op);
+    case FL_OP_SOFTMAX:
+        return check_softmax(v, op);
+    default:
+        return check_reshape(v, op);
+    }
+}
 
 int fl_check_op(const fl_view_t *v, const fl_op_t *op) {
     if (op->opcode == 0 || op->opcode > FL_OP_RESHAPE || op->flags != 0) {
         return FL_ENOTSUP;
     }
-    const rule_t *rule = &rules[op->opcode];
-    int err = check_inputs(v, op, rule->inputs, rule->optional);
+    const int weighted = fl_is_weighted(op->opcode);
+    const uint32_t needed = weighted || op->opcode == FL_OP_ADD ? 2 : 1;
+    int err = check_inputs(v, op, weighted ? 3 : needed, needed);
     if (err) {
         return err;
     }
     if (op->act_min < -128 || op->act_min > op->act_max || op->act_max > 127) {
         return FL_EBADMSG;
     }
-    if (!fl_is_weighted(op->opcode) && (op->requant != 0 || op->requant_count != 0)) {
+    if (!weighted && (op->requant != 0 || op->requant_count != 0)) {
         return FL_EBADMSG;
     }
-    return rule->check(v, op);
+    return check_by_kind(v, op);
 }

@@ -3,19 +3,20 @@
 // One real value. The division is in double precision on every machine, so that a quotient beside a tie is
 // not rounded into it; it runs once an input element, not in a kernel.
 static int8_t quantize_one(float x, float scale, int32_t zero_point) {
+    // Whole numbers beside the doubles: some ports turn every floating constant into a float.
     double steps = (double)x / (double)scale;
-    if (steps > 512.0) { // beyond any clamp; also keeps the conversion below defined
-        steps = 512.0;
-    } else if (steps < -512.0) {
-        steps = -512.0;
+    if (steps > 512) { // beyond any clamp; also keeps the conversion below defined
+        steps = 512;
+    } else if (steps < -512) {
+        steps = -512;
     } else if (!(steps == steps)) {
-        steps = 0.0;
+        steps = 0;
     }
     int32_t whole = (int32_t)steps;
-    double rest = steps - (double)whole; // exact, in (-1, 1), sign of steps
-    if (rest > 0.5 || (rest == 0.5 && (whole & 1) != 0)) {
+    double twice = 2 * (steps - (double)whole); // exact, in (-2, 2), sign of steps
+    if (twice > 1 || (twice == 1 && (whole & 1) != 0)) {
         ++whole;
-    } else if (rest < -0.5 || (rest == -0.5 && (whole & 1) != 0)) {
+    } else if (twice < -1 || (twice == -1 && (whole & 1) != 0)) {
         --whole;
     }
     int32_t q = whole + zero_point;
