@@ -43,8 +43,14 @@ static void compress(uint32_t h[8], const uint8_t block[64]) {
         uint32_t t1 = s[7] + e1 + choose + round_constant[i] + wi;
         uint32_t e0 = rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22);
         uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        memmove(s + 1, s, 7 * sizeof s[0]);
-        s[4] += t1;
+        // Written out: on a microcontroller memmove may go byte by byte, and take longer than the rest.
+        s[7] = s[6];
+        s[6] = s[5];
+        s[5] = s[4];
+        s[4] = s[3] + t1;
+        s[3] = s[2];
+        s[2] = s[1];
+        s[1] = s[0];
         s[0] = t1 + e0 + majority;
     }
     for (size_t i = 0; i < 8; i++) {
