@@ -30,10 +30,14 @@ DEFAULT_LEARN = 2
 
 # Learning rate of every trained layer below the head, as a part of the head's. A weight of a
 # convolution is used at every position and moves all of the features the head has learned to read.
-INNER_RATE = 1e-5
+# Measured on digits (three students that lack 8,9, 3,7 and 0,1, two streams each): from 0 to 0.1
+# new and old accuracy are the same within two test images. What moves are the int8 weights of the
+# convolution (first student): none at 1e-5, one in 160 at 1e-3, one in six here, one in three at 0.1.
+INNER_RATE = 0.03
 
 # The logits' range is calibrated on classes that are known. Those that are learned in the field
-# may go further; what clips is lost to the learner, what is too wide costs resolution.
+# may go further; what clips is lost to the learner, what is too wide costs resolution. On the same
+# students factors from 1 to 3 made no difference, so nothing is given away.
 LEARN_HEADROOM = 1.0
 
 
@@ -127,7 +131,7 @@ def compile_graph(
         plans,
         labels=labels,
         trainables=trainables,
-        rehearsal=_rehearsal(ordered, rehearsal, len(labels)),
+        rehearsal=_rehearsal(ordered, rehearsal),
         meta=meta,
     )
     report = _report(ordered, image, plans, trainables)
@@ -229,9 +233,7 @@ def _lr_scale(op: Op, head: Op | None, ranges: Mapping[str, Range], inner_rate: 
     return 1.0 / norm if op.name == head.name else inner_rate / norm
 
 
-def _rehearsal(
-    graph: Graph, rehearsal: tuple[Array, Array] | None, classes: int
-) -> RehearsalSet | None:
+def _rehearsal(graph: Graph, rehearsal: tuple[Array, Array] | None) -> RehearsalSet | None:
     if rehearsal is None:
         return None
     x, y = np.asarray(rehearsal[0]), np.asarray(rehearsal[1])
@@ -243,8 +245,11 @@ def _rehearsal(
         )
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise UsageError(f"rehearsal: expected {len(x)} class numbers, got {y.dtype} {y.shape}")
-    if classes and len(y) and int(y.max()) >= classes:
-        raise UsageError(f"rehearsal: class {int(y.max())} of {classes}")
+    classes = graph.tensors[graph.outputs[0]].size
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise UsageError(
+            f"rehearsal: expected classes 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}"
+        )
     assert tensor.quant is not None
     numbers: npt.NDArray[np.int64] = y.astype(np.int64)
     return RehearsalSet(tensor.quant.quantize(x), numbers)

@@ -112,6 +112,8 @@ def test_learning_rates() -> None:
         (plain(), {"labels": ["a", "b"]}, "one per class"),
         (plain(), {"rehearsal": (np.zeros((2, 3)), np.zeros(2, int))}, "rehearsal: expected"),
         (plain(), {"rehearsal": (np.zeros((2, 8, 8, 1)), np.zeros(2))}, "class numbers"),
+        (plain(), {"rehearsal": (np.zeros((2, 8, 8, 1)), np.array([0, 99]))}, "got 0 to 99"),
+        (plain(), {"rehearsal": (np.zeros((2, 8, 8, 1)), np.array([-1, 0]))}, "got -1 to 0"),
     ],
 )
 def test_bad_requests(graph: Graph, options: dict[str, Any], match: str) -> None:
