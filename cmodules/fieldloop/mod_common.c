@@ -55,7 +55,7 @@ void fl_mp_raise_image(int error, size_t bytes) {
 }
 
 void fl_mp_get_buffer(mp_obj_t object, mp_buffer_info_t *buffer, mp_uint_t flags, const char *name) {
-    if (mp_obj_is_str(object) || !mp_get_buffer(object, buffer, flags & ~(mp_uint_t)MP_BUFFER_WRITE)) {
+    if (mp_obj_is_str(object) || !mp_get_buffer(object, buffer, MP_BUFFER_READ)) {
         mp_raise_msg_varg(&mp_type_TypeError,
             MP_ERROR_TEXT("%s: expected a bytes-like object, got %s"), name, mp_obj_get_type_str(object));
     }

@@ -17,7 +17,7 @@ import _fieldloop
 from fieldloop.learner import Learner
 
 __version__ = "0.1.0"
-__all__ = ("Learner", "Model", "Server", "install_main", "serve", "watermark")
+__all__ = ("Learner", "Model", "Server", "active", "install_main", "serve", "watermark")
 
 
 def Model(source):
@@ -43,6 +43,15 @@ def _image_of(path):
         if f.readinto(image) != size:
             raise OSError(5, "could not read all of " + path)
         return image
+
+
+def active():
+    """(model, store): the model that a host activated and the store of what it learns, or None."""
+    from fieldloop.storage import Storage
+
+    storage = Storage()
+    found = storage.open()
+    return None if found is None else (found[0], storage.store)
 
 
 def watermark(model, x):

@@ -108,17 +108,9 @@ class Server:
     # ---- models
 
     def open_active(self):
-        active = self.storage.active()
-        if active is None:
-            return
-        slot = self.storage.slot(active[0])
-        if slot is None:
-            raise ValueError("the active model's slot %s is gone" % active[0])
-        model = _fieldloop.Model(slot.image(active[1]))
-        if model.uid != active[3]:
-            raise ValueError("slot %s holds another model than the active one" % active[0])
-        self.storage.keep(active[3])
-        self._use(model, active)
+        found = self.storage.open()
+        if found is not None:
+            self._use(*found)
 
     def _use(self, model, active):
         self.close()

@@ -51,14 +51,27 @@ class Storage:
         length = int.from_bytes(data[:4], "little")
         return data[52:].decode(), length, bytes(data[4:36]), bytes(data[36:52])
 
+    def open(self):
+        """(the active model, what active() tells), or None when none is active.
+
+        ValueError when the slot holds another model, or damaged bytes.
+        """
+        active = self.active()
+        if active is None:
+            return None
+        slot = self.slot(active[0])
+        if slot is None:
+            raise ValueError("the active model's slot %s is gone; push a model" % active[0])
+        model = _fieldloop.Model(slot.image(active[1]))
+        if model.uid != active[3]:
+            raise ValueError("slot %s holds another model than the active one" % active[0])
+        self.store.mount((NO_UID, model.uid))  # the records of other models give way
+        return model, active
+
     def activate(self, name, length, sha, uid):
         """Remember the active model; what other models learned gives way when room is needed."""
         self.store.mount((NO_UID, uid))
         self.store.append(ACTIVE, NO_UID, length.to_bytes(4, "little"), sha, uid, name.encode())
-
-    def keep(self, uid):
-        """After a start: the records of this model are the ones to keep."""
-        self.store.mount((NO_UID, uid))
 
 
 def _partitions():

@@ -13,7 +13,7 @@ from fieldloop.image.writer import RehearsalSet, Trainable
 from fieldloop.ir.op import OpKind, Window
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "learn"))
-from nets import LINEAR, NetBuilder, finish  # noqa: E402
+from nets import LINEAR, NetBuilder, finish
 
 Int8 = npt.NDArray[np.int8]
 

@@ -1,0 +1,156 @@
+"""The C module under the package `fieldloop`. Buffers: anything with the buffer protocol."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Buffer = bytes | bytearray | memoryview
+
+version: tuple[int, int, int]
+protocol: int
+
+def check(image: Buffer) -> int:
+    """0, or -74 damaged or foreign, -95 too new, -1001 not at a 16-byte boundary."""
+
+def crc32(data: Buffer, crc: int = 0) -> int: ...
+def sha256(data: Buffer | Iterable[Buffer]) -> bytes: ...
+
+class Model:
+    """An image executed in place; keeps the image's buffer and an arena on the heap."""
+
+    closed: bool
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    input_bytes: int
+    output_bytes: int
+    input_scale: float
+    output_scale: float
+    input_zero_point: int
+    output_zero_point: int
+    image_bytes: int
+    arena_bytes: int
+    uid: bytes
+    labels: tuple[str, ...]
+    macs: int
+    samples: int
+    trainable: int
+
+    def __init__(self, image: Buffer) -> None: ...
+    def predict(self, x: Buffer, out: Buffer | None = None) -> int:
+        """Class of the highest score. x: int8 or array('f'); out gets scores of its own kind."""
+
+    def quantize(self, x: Any, out: bytearray) -> bytearray:
+        """The int8 sample of array('f') x."""
+
+    def sample(self, index: int) -> tuple[int, memoryview] | None:
+        """(label, int8 sample) of those that travel with the image."""
+
+    def paint(self, pattern: int) -> None: ...
+    def touched(self, pattern: int) -> int: ...
+    def deinit(self) -> None: ...
+    def __enter__(self) -> Model: ...
+    def __exit__(self, *exc: Any) -> None: ...
+
+class Learner:
+    """Teaches a model; the newest learner of a model owns it."""
+
+    closed: bool
+    model: Model | None
+    config: dict[str, Any]
+    packed: bytes
+    layers: int
+    total_bytes: int
+    state_bytes: int
+    weight_bytes: int
+    memory_bytes: int
+    scratch_bytes: int
+    error: float
+    trained: bool
+    kept: int
+
+    def __init__(self, model: Model, **settings: Any) -> None: ...
+    def step(self, x: Buffer, label: int) -> int:
+        """Keeps the sample, trains on it, replays others; the class predicted before."""
+
+    def train(self, x: Buffer, label: int) -> int:
+        """One sample without memory and replay."""
+
+    def reset(self) -> None: ...
+    def state(self) -> memoryview: ...
+    def load(self, state: Buffer) -> None: ...
+    def stats(self) -> dict[str, int]: ...
+    def paint(self, pattern: int) -> None: ...
+    def touched(self, pattern: int) -> int: ...
+    def deinit(self) -> None: ...
+    def __enter__(self) -> Learner: ...
+    def __exit__(self, *exc: Any) -> None: ...
+
+Record = tuple[int, bytes, int, int, int]  # type, uid, sequence number, bytes, CRC-32
+
+class Store:
+    """Power-safe records on a block device."""
+
+    def __init__(
+        self,
+        device: Any,
+        *,
+        prog_bytes: int = 0,
+        uids: Iterable[Buffer] | None = None,
+        format: bool = False,
+    ) -> None: ...
+    def mount(self, uids: Iterable[Buffer] | None = None) -> None: ...
+    def format(self) -> None: ...
+    def append(self, type: int, uid: Buffer, *pieces: Buffer) -> None: ...
+    def find(self, type: int, uid: Buffer, nth: int = 0) -> Record | None: ...
+    def read(
+        self, type: int, uid: Buffer, nth: int, buffer: bytearray, offset: int = 0
+    ) -> None: ...
+    def sha256(self, type: int, uid: Buffer, nth: int = 0) -> bytes: ...
+    def copy(self, type: int, uid: Buffer, nth: int) -> None: ...
+    def records(self) -> list[Record]: ...
+
+class Slot:
+    """Writes an image into a raw partition, chunk by chunk."""
+
+    size: int
+    next: int
+    open: bool
+
+    def __init__(self, device: Any, prog_bytes: int = 0) -> None: ...
+    def begin(self, total: int) -> None: ...
+    def write(self, offset: int, data: Buffer) -> None: ...
+    def end(self) -> None: ...
+    def readinto(self, offset: int, buffer: bytearray) -> None: ...
+    def sha256(self, n: int) -> bytes: ...
+
+class Link:
+    """SMP requests from a stream, and the replies to them."""
+
+    group: int
+    command: int
+    write: bool
+    dedicated: bool
+    buf: int
+    boot: int
+    session: int
+    calls: int
+    frames: int
+    bad: int
+    noise: int
+    unsent: int
+
+    def __init__(
+        self,
+        rx: Any,
+        tx: Any = None,
+        *,
+        dedicated: bool = True,
+        buf: int = 4096,
+        group: int = 70,
+        boot: int | None = None,
+        text: Callable[[bytes], None] | None = None,
+    ) -> None: ...
+    def poll(self, wait_ms: int = 0) -> bool: ...
+    def body(self) -> dict[str, Any]: ...
+    def reply(self, body: dict[str, Any]) -> None: ...
+    def fail(self, error: int, text: str, more: dict[str, Any] | None = None) -> None: ...
+    def refuse(self, rc: int) -> None: ...
