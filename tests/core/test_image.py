@@ -186,6 +186,11 @@ def upside_down(p: Patch) -> None:
     p.op(O.CONV2D)["act_min"], p.op(O.CONV2D)["act_max"] = 11, 10
 
 
+def uint8_input(p: Patch) -> None:
+    x = p.tensor(O.CONV2D, 0)
+    x["dtype"], x["zero_point"] = f.Dtype.U8, 0
+
+
 def constant_outside_data(p: Patch) -> None:
     weights = p.tensor(O.CONV2D, 1)
     weights["offset"] = p.row(S.TENSORS)["offset"]
@@ -246,6 +251,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "bytes": (tensor(O.CONV2D, 0, "bytes", 61), BAD),
     "zero point": (tensor(O.CONV2D, 0, "zero_point", 128), BAD),
     "zero point below": (tensor(O.CONV2D, -1, "zero_point", -129), BAD),
+    "zero point of int32": (tensor(O.FULLY_CONNECTED, 2, "zero_point", 1), BAD),
     "scale 0": (tensor(O.CONV2D, 0, "scale", 0.0), BAD),
     "scale below 0": (tensor(O.CONV2D, 0, "scale", -1.0), BAD),
     "scale NaN": (tensor(O.CONV2D, 0, "scale", np.nan), BAD),
@@ -281,7 +287,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "output unknown": (lambda p: p.io.__setitem__(3, 999), BAD),
     "input constant": (lambda p: p.io.__setitem__(2, conv_weights(p)), BAD),
     "output made by no operator": (unmade_output, BAD),
-    "input not int8": (tensor(O.CONV2D, 0, "dtype", 3), NEW),
+    "input not int8": (uint8_input, NEW),
     # operators
     "opcode 0": (op(O.CONV2D, "opcode", 0), NEW),
     "opcode unknown": (op(O.CONV2D, "opcode", 9), NEW),
@@ -448,6 +454,29 @@ def test_a_batch_of_maps_is_not_supported(good: bytes) -> None:
     patch = Patch(good)
     patch.tensor(O.CONV2D, 0)["shape"] = (2, 3, 5, 2)
     assert check_image(patch.bytes()) in (BAD, NEW)
+
+
+def test_labels_are_utf_8_exactly_where_python_says_so(good: bytes) -> None:
+    edges = bytes.fromhex(
+        "41 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee ef f0 f1 f3 f4 f5 ff"
+    )
+    rng = np.random.default_rng(0)
+    patch = Patch(good)
+    first = patch.section(S.LABELS, np.dtype("u1"), skip=4)[:4]  # "zero"
+    seen = set()
+    for _ in range(3000):
+        lead = rng.integers(len(edges))
+        first[:] = [edges[i] for i in (lead, *rng.integers(0, 8, 3))]
+        if rng.random() < 0.5:
+            first[-1] = 0x41
+        try:
+            first.tobytes().decode()
+            valid = True
+        except UnicodeDecodeError:
+            valid = False
+        seen.add(valid)
+        assert (check_image(patch.bytes()) == "FL_OK") == valid, first.tobytes().hex()
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("kind", [k.value for k in OpKind])

@@ -1,4 +1,4 @@
-"""docs/SPEC-model.md: its example is what the writer makes, and it computes what arithmetic says."""
+"""docs/SPEC-model.md: the writer makes its example, which computes what arithmetic says."""
 
 from __future__ import annotations
 

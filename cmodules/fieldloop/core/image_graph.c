@@ -20,7 +20,7 @@ static int check_shape(const fl_tensor_t *t) {
 }
 
 static int check_scales(const fl_view_t *v, const fl_tensor_t *t) {
-    if (t->dtype == FL_I8 && (t->zero_point < -128 || t->zero_point > 127)) {
+    if (t->dtype == FL_I8 ? t->zero_point < -128 || t->zero_point > 127 : t->zero_point != 0) {
         return FL_EBADMSG;
     }
     if (t->channel_scales == 0) {
