@@ -283,6 +283,8 @@ static bool refill(link_t *self) {
     size_t at_once = self->dedicated ? IN_BYTES : 1;
     int error;
     while (self->in_n < IN_BYTES && readable(stream, self->rx)) {
+        // What comes behind a Ctrl-C is for the REPL: mpremote and others send more at once.
+        mp_handle_pending(true);
         mp_uint_t n = stream->read(self->rx, self->in + self->in_n, at_once, &error);
         if (n == MP_STREAM_ERROR) {
             if (error == MP_EAGAIN || error == MP_ETIMEDOUT) {
