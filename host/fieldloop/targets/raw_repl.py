@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import binascii
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ import serial
 from fieldloop.errors import DeviceError, FieldloopError
 
 _BANNER = b"raw REPL; CTRL-B to exit\r\n>"
+_PATIENCE = 1.0  # seconds for a Ctrl-C to be answered before it is sent again
+_SILENCE = 0.2  # seconds after which nothing more is on its way
 _CHUNK = 3072  # bytes of a file sent as one line of code; 4 KiB as base64
 
 
@@ -139,13 +142,34 @@ class _Session:
         self._buffer = bytearray()
 
     def enter(self, soft_reset: bool) -> None:
-        self._port.write(b"\r\x03")  # stop what runs
-        self._port.write(b"\r\x01")
-        self._read_until(_BANNER, "enter the raw REPL")
+        self._interrupt()
         if soft_reset:
             self._port.write(b"\x04")
             self._read_until(b"soft reboot\r\n", "soft reset")
             self._read_until(_BANNER, "enter the raw REPL after a soft reset")
+
+    def _interrupt(self) -> None:
+        """Stop what runs. A device that is just starting hears no Ctrl-C, so it is sent again."""
+        deadline = time.monotonic() + self._timeout
+        self._port.timeout = min(_PATIENCE, self._timeout)
+        try:
+            for attempt in itertools.count():
+                self._port.write(b"\r\x03")
+                self._port.write(b"\r\x01")
+                try:
+                    self._read_until(_BANNER, "enter the raw REPL")
+                except DeviceError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    continue
+                if attempt > 0:  # the other attempts may have been heard, too
+                    self._port.timeout = _SILENCE
+                    while self._port.read(max(1, self._port.in_waiting)):
+                        pass
+                    self._buffer.clear()
+                return
+        finally:
+            self._port.timeout = self._timeout
 
     def leave(self) -> None:
         self._port.write(b"\x02")
