@@ -91,7 +91,7 @@ def install_main(stream=1, path="main.py"):
         with open(path) as f:
             if f.read() == lines:
                 return
-        raise OSError(17, path + " is there already; add the two lines to it: " + lines)
+        raise OSError(17, "%s is there already; add to it: %r" % (path, lines))
     except OSError as e:
         if e.errno != 2:
             raise
