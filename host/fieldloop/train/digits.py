@@ -18,8 +18,8 @@ NAME = "digits"
 TEACHER = distill.Schedule(epochs=20)
 STUDENT = distill.Schedule(epochs=60, rate=8e-3)
 REHEARSAL_PER_CLASS = 20
-# The last convolution learns at the head's own rate: on seeds 100 and 101 that forgets no more than
-# a rate of 1e-5, and the dense variant forgets less.
+# The last convolution learns at the head's own rate: on seeds 100 and 101 that forgets no more
+# than a rate of 1e-5 does, and the dense variant forgets less.
 INNER_RATE = 1.0
 EXAMPLE = (1, 1, digits.SIDE, digits.SIDE)  # as torch has pictures: n, c, h, w
 
