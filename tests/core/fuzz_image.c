@@ -108,8 +108,11 @@ static void mutate(blob_t *b, const blob_t *other) {
         if (below(4) == 0) {
             b->size = below(2) ? b->size & ~(size_t)15 : b->size;
             b->size -= below((uint32_t)b->size / 4);
-            b->size = b->size < 64 ? 64 : b->size;
-            if (below(2)) {
+            if (below(8) == 0) {
+                b->size = below(80);
+            }
+            b->size = b->size < 16 ? 1 + below(15) : b->size;
+            if (b->size >= 16 && below(2)) {
                 b->size &= ~(size_t)15;
                 uint32_t total = (uint32_t)b->size;
                 memcpy(b->bytes + 8, &total, 4);
@@ -138,7 +141,7 @@ static void mutate(blob_t *b, const blob_t *other) {
 }
 
 static void fix_crc(blob_t *b) {
-    uint32_t total = get(b->bytes + 8, 4);
+    uint32_t total = b->size < 16 ? 0 : get(b->bytes + 8, 4);
     total = total < b->size ? total : (uint32_t)b->size;
     if (total >= 16) {
         uint32_t crc = fl_crc32(0, b->bytes + 16, total - 16);

@@ -1,4 +1,4 @@
-// Which taps of a window lie on the map: what convolutions and pools work out once a pixel, not once a tap.
+// Which taps of a window lie on the map: what convolutions and pools, forward and backward, work out once a pixel.
 #ifndef FIELDLOOP_KERNELS_TAPS_H
 #define FIELDLOOP_KERNELS_TAPS_H
 

@@ -1,6 +1,6 @@
 // Convolution, written as a scatter over the kept outputs: each touches kernel_h contiguous runs of channels.
 #include "fieldloop/fl_backward.h"
-#include "taps.h"
+#include "kernels/taps.h"
 
 void fl_backward_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta, const uint16_t *kept,
                               uint32_t count, const int8_t *w, const fl_row_scales_t *w_scale, float *delta_in) {

@@ -1,6 +1,6 @@
 // Depthwise convolution: output channel c reads input channel c / depth_multiplier only; weights are [kh, kw, out_c].
 #include "fieldloop/fl_backward.h"
-#include "taps.h"
+#include "kernels/taps.h"
 
 void fl_backward_depthwise_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
                                         const uint16_t *kept, uint32_t count, const int8_t *w,

@@ -1,6 +1,6 @@
 // Pools and folded activations: no weights, only a way back. in_c = out_c.
 #include "fieldloop/fl_backward.h"
-#include "taps.h"
+#include "kernels/taps.h"
 
 void fl_backward_max_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x, const float *delta,
                           float *delta_in) {
