@@ -102,6 +102,8 @@ class Server:
             link.fail(code, text, _need_and_have(text) if code == ENOSPC else None)
         except (ValueError, TypeError) as e:
             link.fail(EINVAL, str(e))
+        except Exception as e:  # a request of a shape nobody thought of must not end the server
+            link.fail(EINVAL, "%s: %s" % (type(e).__name__, e))
         else:
             link.reply(reply)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -149,6 +151,73 @@ def test_faults_are_told_and_change_nothing(unix: UnixBoard) -> None:
         assert device.pull("state") == state  # the first four steps and nothing else
         info = device.info()
         assert info.model is not None and info.model.slot == "model0"
+    unix.interrupt()
+
+
+COMMANDS: dict[int, str] = {
+    2: "to off len sha data",
+    3: "slot sha",
+    4: "x",
+    5: "cfg",
+    6: "x y",
+    7: "",
+    8: "",
+    9: "",
+    10: "",
+    11: "",
+    12: "kind off max",
+    13: "paint",
+    14: "do job of",
+    15: "x y",
+    40: "x",
+}
+SETTING_KEYS = ("seed", "lr", "memory", "replays", "selector", "packed", "self", "d_thr", "model")
+
+
+def anything(rng: random.Random, depth: int = 0) -> Any:
+    values: list[Any] = [
+        None,
+        True,
+        rng.choice([0, 1, -1, 63, 64, 65, 2**31, 2**32, -(2**40), 2**62]),
+        rng.choice([0.0, -1.5, 1e30, float("nan"), float("inf")]),
+        rng.randbytes(rng.choice([0, 1, 32, 63, 64, 128, 500])),
+        rng.choice(
+            ["", "model0", "model1", "/f.flm", "/no/such/f.flm", "state", "image", "train"]
+        ),
+        rng.choice(["selftest", "cancel", "dense", "topk", "tinyprop", "\u00e4" * 40]),
+    ]
+    if depth < 3:
+        values.append([anything(rng, depth + 1) for _ in range(rng.randrange(4))])
+        values.append({rng.choice(SETTING_KEYS): anything(rng, depth + 1) for _ in range(2)})
+    return rng.choice(values)
+
+
+def test_no_request_ends_the_server(unix: UnixBoard) -> None:
+    serve(unix)
+    rng = random.Random(1)
+    x = samples(4, 7)
+    answered, jobs = 0, 0
+    with client(unix) as device:
+        for i in range(1500):
+            if i % 50 == 0:
+                with contextlib.suppress(LinkError):
+                    device.job_cancel(jobs)
+                if device.info().model is None:
+                    load(device)
+                with contextlib.suppress(LinkError):
+                    device.learner_open(SETTINGS)
+            cmd = rng.choice(list(COMMANDS))
+            keys = [key for key in COMMANDS[cmd].split() if rng.random() < 0.95]
+            fields = {key: anything(rng) for key in keys}
+            ask = device.client.write if rng.random() < 0.7 and cmd != 4 else device.client.read
+            with contextlib.suppress(LinkError):
+                jobs = ask(cmd, fields, what="anything").get("job", jobs)
+                answered += 1
+        assert answered > 120
+        with contextlib.suppress(LinkError):
+            device.job_cancel(jobs)
+        load(device)
+        assert device.predict(x).shape == (4, CLASSES)
     unix.interrupt()
 
 
