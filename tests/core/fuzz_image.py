@@ -18,7 +18,10 @@ from single_ops import Maker, image_of  # noqa: E402
 from fieldloop import paths  # noqa: E402
 from fieldloop.compiler import compile_graph  # noqa: E402
 from fieldloop.frontends.builder import GraphBuilder  # noqa: E402
+from fieldloop.image.writer import write_image  # noqa: E402
 from fieldloop.ir.op import Clamp, OpKind, Window  # noqa: E402
+from fieldloop.plan.planner import plan_graph  # noqa: E402
+from fieldloop.plan.types import PlanKind  # noqa: E402
 from fieldloop.runtime.core import compiler, sources  # noqa: E402
 
 FLAGS = (
@@ -97,11 +100,19 @@ def classifier(seed: int) -> bytes:
     ).image
 
 
+def labelled() -> bytes:
+    """An image that ends with the last byte of its last label."""
+    graph = Maker(np.random.default_rng(4)).fully_connected()
+    image = write_image(graph, [plan_graph(graph, PlanKind.INFER)], labels=["abcd", "efghij"])
+    assert image.endswith(b"efghij\0")
+    return image
+
+
 def seed_images() -> list[bytes]:
     """Good images to start from: whole classifiers, and every operator alone."""
     maker = Maker(np.random.default_rng(3))
     single = [image_of(getattr(maker, kind.value)()) for kind in OpKind]
-    return [*(classifier(seed) for seed in range(4)), *single]
+    return [*(classifier(seed) for seed in range(4)), *single, labelled()]
 
 
 def fuzz(folder: Path, count: int, seed: int) -> dict[str, int]:

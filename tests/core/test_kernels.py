@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from core_runner import CoreModel, random_inputs
+from patch import Patch
 from single_ops import Maker, image_of
+from test_spec_model import example
 
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import OpKind
@@ -35,6 +37,19 @@ def test_kernel_equals_tflite_micro(kind: str) -> None:
         lively += len(np.unique(assert_same(graph, rng))) > 1
     # A test of constant outputs would prove little.
     assert lively > CONFIGURATIONS // 2
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(2**31 - 1, 127), (-(2**31), -128)])
+def test_a_sum_at_the_edge_of_32_bits_saturates(bias: int, expected: int) -> None:
+    """The output's zero point comes on top of nearly 2**31; TensorFlow Lite would overflow."""
+    patch = Patch(example())
+    patch.at(int(patch.tensors["offset"][3]), "<i4")[:] = bias
+    factor = int(patch.ops["requant"][0])
+    patch.at(factor, "<i4")[:] = 2**31 - 1
+    patch.at(factor + 4, "<i4")[:] = 0
+    patch.tensors["zero_point"][1] = 100 if bias > 0 else -100
+    got = CoreModel(patch.bytes()).run(np.full((1, 4), -1, np.int8))  # the inputs' zero
+    assert got[0, 0] == expected
 
 
 @pytest.mark.parametrize("seed", range(6))
