@@ -61,19 +61,18 @@ class Server:
 
     def poll(self, wait_ms=0):
         """Answer at most one request, waiting for it so long at most; a job goes on meanwhile."""
-        job = self.job
-        if job is not None and job.state == "running":
+        if self.job is not None and self.job.state == "running":
             wait_ms = 0
-        if not self.link.poll(wait_ms):
-            if job is not None:
-                job.advance()
-            return False
-        self._answer()
-        if self.gone:
-            import machine
+        asked = self.link.poll(wait_ms)
+        if asked:
+            self._answer()
+            if self.gone:
+                import machine
 
-            machine.reset()
-        return True
+                machine.reset()
+        if self.job is not None:  # also after an answer: a busy host must not keep it waiting
+            self.job.advance()
+        return asked
 
     # ---- one request
 
