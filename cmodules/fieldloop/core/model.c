@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/image.h"
 #include "fieldloop/fl_error.h"
 #include "fieldloop/fl_kernels.h"
 
@@ -102,10 +103,6 @@ const fl_tensor_t *fl_model_output_info(const fl_model_t *m, uint32_t i) {
     return i < m->output_count ? &m->tensors[m->io[m->input_count + i]] : NULL;
 }
 
-static int is_weighted(const fl_op_t *op) {
-    return op->opcode == FL_OP_CONV2D || op->opcode == FL_OP_DEPTHWISE_CONV2D || op->opcode == FL_OP_FULLY_CONNECTED;
-}
-
 static const fl_override_t *find_override(const fl_model_t *m, uint32_t op) {
     for (uint32_t i = 0; i < m->override_count; i++) {
         if (m->overrides[i].op == op) {
@@ -116,7 +113,7 @@ static const fl_override_t *find_override(const fl_model_t *m, uint32_t op) {
 }
 
 const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op) {
-    if (op >= m->op_count || !is_weighted(&m->ops[op])) {
+    if (op >= m->op_count || !fl_is_weighted(m->ops[op].opcode)) {
         return NULL;
     }
     const fl_override_t *o = find_override(m, op);
@@ -124,7 +121,7 @@ const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op) {
 }
 
 const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op) {
-    if (op >= m->op_count || !is_weighted(&m->ops[op]) || m->ops[op].in[2] == FL_NO_TENSOR) {
+    if (op >= m->op_count || !fl_is_weighted(m->ops[op].opcode) || m->ops[op].in[2] == FL_NO_TENSOR) {
         return NULL;
     }
     const fl_override_t *o = find_override(m, op);
@@ -220,7 +217,7 @@ int fl_model_run(fl_model_t *m) {
 }
 
 uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op) {
-    if (op >= m->op_count || !is_weighted(&m->ops[op])) {
+    if (op >= m->op_count || !fl_is_weighted(m->ops[op].opcode)) {
         return 0;
     }
     const fl_op_t *o = &m->ops[op];
