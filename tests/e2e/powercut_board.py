@@ -50,7 +50,7 @@ CONFIG = LearnerConfig(replays=4, memory=40, seed=11)
 SAMPLES = 50
 PATIENCE = 60.0  # seconds; two boards on a busy machine
 KILL_EVERY = 10
-LAST_SHARE = 0.15
+LAST_SHARE = 0.25
 
 Say = Callable[[str], None]
 

@@ -7,7 +7,7 @@ import pytest
 
 from fieldloop.targets import qemu
 
-CUTS = 12
+CUTS = 20
 
 
 @pytest.mark.skipif(bool(qemu.missing_tools()), reason=f"needs {', '.join(qemu.missing_tools())}")
