@@ -8,21 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fieldloop.runtime import Learner, LearnerConfig, LearnerStats, Model
-from fieldloop.zoo.digits import Digits
+
+if TYPE_CHECKING:
+    from fieldloop.zoo.digits import Digits  # torch is not needed to learn in the field
 
 PASSES = 2
 
-# What the demo learns with; chosen on seeds 100 and 101 with 8,9, 3,7 and 0,1 missing.
+# What the demo learns with; chosen on the seeds 100 to 109, none of which is reported. The papers
+# never forget the largest error (rho = 1); doing so slowly halves what sparse training forgets more
+# than dense training does.
 CONFIG = LearnerConfig(
     selector="tinypropv2",
-    s_min=0.1,
+    s_min=0.2,
     s_max=0.9,
     zeta=0.5,
     d_thr=0.05,
+    rho=0.995,
     lr=2.0,
     replays=4,
     memory=40,

@@ -1,0 +1,117 @@
+"""What `import fieldloop` offers: compile a network, check an image, connect to a device.
+
+    image = fieldloop.compile(network, samples).image
+    with fieldloop.connect("qemu-an386") as board:
+        board.push(image, to="model0")
+        board.activate(image, slot="model0")
+        board.predict(x)
+
+Names are looked up lazily: importing fieldloop loads neither torch nor the C core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldloop.errors import FieldloopError, UsageError
+
+if TYPE_CHECKING:
+    from fieldloop.compiler import Compiled
+    from fieldloop.image.reader import Image
+    from fieldloop.link import Board
+    from fieldloop.link.transport import TextSink
+
+
+def compile(
+    model: Any,
+    calibration: Any,
+    *,
+    labels: Sequence[str] = (),
+    learn: int | Sequence[str] | None = 2,
+    rehearsal: tuple[Any, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    flash_limit: int | None = None,
+    ram_limit: int | None = None,
+) -> Compiled:
+    """Turns a torch module into a model image and tells what it costs.
+
+    calibration: samples [n, ...] as the module takes them (pictures: n, c, h, w), tensor or array;
+    they also show the input's shape. learn: layers that may be trained in the field, counted from
+    the output, or names. rehearsal: samples and class numbers that travel with the model.
+    DoesNotFitError when it is larger than a limit (bytes).
+    """
+    from fieldloop.compiler import compile_graph
+    from fieldloop.frontends.torch_module import graph_and_samples, samples_of
+
+    graph, samples = graph_and_samples(model, calibration)
+    if rehearsal is not None:
+        rehearsal = (samples_of("rehearsal", rehearsal[0]), np.asarray(rehearsal[1]))
+    return compile_graph(
+        graph,
+        samples,
+        labels=labels,
+        learn=learn,
+        rehearsal=rehearsal,
+        meta=meta,
+        flash_limit=flash_limit,
+        ram_limit=ram_limit,
+    )
+
+
+@contextmanager
+def connect(
+    target: str,
+    *,
+    dedicated: bool = False,
+    flash_file: str | Path | None = None,
+    memory: str | None = None,
+    text: TextSink | None = None,
+) -> Iterator[Board]:
+    """A device for a `with` block: a name of the roster, or a serial port.
+
+    A simulated board is started, and ended afterwards; it remembers in `flash_file`, if given.
+    dedicated: the serial port carries nothing but the link. text: gets what the device prints.
+    """
+    from fieldloop.link import connect as connect_port
+    from fieldloop.targets import roster
+
+    spec = roster.lookup(target) if _is_name(target) else None
+    if spec is not None and spec.kind != "serial":
+        from fieldloop.targets.serving import serving
+
+        file = None if flash_file is None else Path(flash_file)
+        with serving(spec.name, memory=memory, flash_file=file) as device:
+            yield device.board
+        return
+    if flash_file is not None or memory is not None:
+        raise UsageError(f"{target}: only simulated boards have a flash file and memory maps")
+    port = target if spec is None else spec.port
+    board = connect_port(port, dedicated=dedicated, text=text)
+    try:
+        yield board
+    finally:
+        board.close()
+
+
+def _is_name(target: str) -> bool:
+    """A port is a path, a URL or COM3; everything else is looked up in the roster."""
+    return not ("/" in target or "://" in target or target.upper().startswith("COM")) or (
+        target.startswith("serial:")
+    )
+
+
+def check(image: bytes | str | Path) -> Image:
+    """Reads a model image or file; ImageError or VersionError when it cannot be used."""
+    from fieldloop.image.reader import read_image
+
+    if isinstance(image, bytes):
+        return read_image(image)
+    try:
+        return read_image(Path(image).read_bytes())
+    except OSError as error:
+        raise FieldloopError(f"cannot read {image}: {error.strerror}") from error

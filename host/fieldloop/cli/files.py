@@ -1,0 +1,42 @@
+"""Writing files whole: a full disk or Ctrl-C leaves the old one."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.errors import FieldloopError
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes beside the place, then moves there; makes the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(beside, 0o644)
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside)
+            raise
+    except OSError as error:
+        raise FieldloopError(
+            f"cannot write {path}: {error.strerror}; choose another place"
+        ) from error
+
+
+def write_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Arrays as a compressed .npz."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_file(path, content.getvalue())

@@ -1,0 +1,84 @@
+"""Samples from files: .npz (arrays x and y), .npy, .csv; never by unpickling."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.errors import FieldloopError, UsageError
+
+FORMATS = "expected .npz with arrays x and (labels) y, .npy, or .csv with a sample in each row"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """x [n, ...], int8 as the model takes it or real values; y [n] classes, or None."""
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64] | None
+
+
+def load(path: Path) -> Samples:
+    """Reads a file of samples."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                if "x" not in arrays:
+                    raise UsageError(f"{path}: has no array x; {FORMATS}")
+                x, y = arrays["x"], arrays.get("y")
+        elif path.suffix == ".npy":
+            x, y = np.load(path, allow_pickle=False), None
+        elif path.suffix == ".csv":
+            x, y = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32), None
+        else:
+            raise UsageError(f"{path}: {FORMATS}")
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise FieldloopError(
+            f"{path} is damaged or of another kind: {error}; {FORMATS}"
+        ) from error
+    return Samples(_checked(x, path), None if y is None else _labels(y, len(x), path))
+
+
+def quantized(x: npt.NDArray[Any], *, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
+    """int8 samples as they are, real ones in the model's input quantisation."""
+    if x.dtype == np.int8:
+        return x
+    q = np.rint(x.astype(np.float64) / scale) + zero_point
+    return np.asarray(np.clip(q, -128, 127), np.int8)
+
+
+def check_labels(y: npt.NDArray[np.int64] | None, classes: int, path: Path) -> list[int]:
+    """The labels, all of them classes of the model."""
+    if y is None:
+        raise UsageError(f"{path}: has no labels; {FORMATS}")
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        wrong = int(y.max()) if int(y.max()) >= classes else int(y.min())
+        raise UsageError(
+            f"{path}: label {wrong}, expected 0 to {classes - 1}, the model's classes"
+        )
+    return [int(label) for label in y]
+
+
+def _checked(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    if x.ndim < 1 or x.size == 0:
+        raise UsageError(f"{path}: expected samples [n, ...], got shape {x.shape}")
+    if x.dtype == np.int8:
+        return x
+    if not np.issubdtype(x.dtype, np.floating):
+        raise UsageError(f"{path}: expected x of int8 or float, got {x.dtype}; convert it first")
+    if not np.isfinite(x).all():
+        raise UsageError(f"{path}: x holds values that are not finite")
+    return x
+
+
+def _labels(y: npt.NDArray[Any], count: int, path: Path) -> npt.NDArray[np.int64]:
+    if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer):
+        raise UsageError(f"{path}: expected {count} integer labels y, got {y.dtype} {y.shape}")
+    return y.astype(np.int64)

@@ -1,0 +1,35 @@
+"""A torch module and samples as their user has them, made into what the graph takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fieldloop.errors import UsageError
+from fieldloop.frontends.torch_frontend import from_torch, to_nhwc
+from fieldloop.ir.graph import Graph
+from fieldloop.ir.tensor import Array
+
+
+def graph_and_samples(module: Any, samples: Any) -> tuple[Graph, Array]:
+    """The module's graph, and samples [n, ...] (tensor or array; the first shows the shape)."""
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"model: expected a torch.nn.Module, got {type(module).__name__}")
+    given = _floats("calibration", samples)
+    return from_torch(module, torch.from_numpy(given[:1])), to_nhwc(given)
+
+
+def samples_of(what: str, samples: Any) -> Array:
+    """Samples as torch has them, n, c, h, w for pictures, as the graph takes them."""
+    return to_nhwc(_floats(what, samples))
+
+
+def _floats(what: str, samples: Any) -> Array:
+    array = np.asarray(samples.detach().cpu() if isinstance(samples, torch.Tensor) else samples)
+    if array.ndim < 2 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        raise UsageError(
+            f"{what}: expected float samples [n, ...], got {array.dtype} {list(array.shape)}"
+        )
+    return np.ascontiguousarray(array, np.float32)
