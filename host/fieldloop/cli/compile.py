@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import write_file
-from fieldloop.errors import FieldloopError, UsageError
+from fieldloop.errors import DoesNotFitError, FieldloopError, UsageError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
@@ -45,17 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Output:
     console.stage(f"compile {args.source}")
     compiled = _digits(args, console) if args.source == "digits" else _file(args)
+    report = compiled.report
+    learner = _learner_bytes(compiled, args.ram_limit)
     if args.output is not None:
         write_file(args.output, compiled.image)
-    report = compiled.report
-    data = {"model": None if args.output is None else str(args.output), **asdict(report)}
+    data = {
+        "model": None if args.output is None else str(args.output),
+        **asdict(report),
+        "ram_learner_bytes": learner,
+    }
     rows = [
         ("flash", f"{report.flash_bytes} bytes"),
         ("RAM to infer", f"{report.ram_infer_bytes} bytes"),
         ("work", f"{report.macs} multiply-accumulates"),
     ]
     if report.ram_learn_bytes is not None:
-        rows.insert(2, ("RAM to learn", f"{report.ram_learn_bytes} bytes and the learner's own"))
+        total = report.ram_learn_bytes + learner
+        rows.insert(2, ("RAM to learn", f"{total} bytes, {learner} of them the learner's own"))
     layers: list[tuple[str, ...]] = [("layer", "output", "MACs", "weights", "learns")]
     layers += [
         (
@@ -68,6 +74,24 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         for layer in report.layers
     ]
     return Output(data, f"{table(rows)}\n\n{table(layers)}\n\n{report.memory_map}")
+
+
+def _learner_bytes(compiled: Compiled, ram_limit: int | None) -> int:
+    """The learner's own RAM with the settings of `fieldloop learn`; 0 when nothing can learn."""
+    from fieldloop.runtime import Model, learner_sizes
+    from fieldloop.train.field import CONFIG
+
+    arena = compiled.report.ram_learn_bytes
+    if arena is None:
+        return 0
+    learner = learner_sizes(Model(compiled.image), CONFIG).total_bytes
+    if ram_limit is not None and arena + learner > ram_limit:
+        raise DoesNotFitError(
+            f"learning with model {compiled.graph.name} in RAM (--learn 0 leaves it out)",
+            needed_bytes=arena + learner,
+            available_bytes=ram_limit,
+        )
+    return learner
 
 
 def _digits(args: argparse.Namespace, console: Console) -> Compiled:

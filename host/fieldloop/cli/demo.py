@@ -44,9 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     from fieldloop.demo.flow import DemoOptions, run_demo
-    from fieldloop.demo.report import write_report
+    from fieldloop.demo.report import prepare, write_report
     from fieldloop.demo.result import as_json
 
+    folder = args.output or paths.build_dir() / "demo"
+    prepare(folder)
     options = DemoOptions(
         board=args.board,
         memory=args.map,
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         seeds=args.seeds,
     )
     demo = run_demo(options, console)
-    page, data = write_report(demo, args.output or paths.build_dir() / "demo")
+    page, data = write_report(demo, folder)
     content = as_json(demo.result, demo.seeds)
     content["report_html"], content["report_json"] = str(page), str(data)
     return Output(content, f"{_text(demo)}\n\nreport: {page}", 0 if content["ok"] else 1)

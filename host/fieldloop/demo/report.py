@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import tempfile
 from pathlib import Path
 
 from fieldloop.demo import plots
@@ -33,19 +34,33 @@ svg { max-width: 100%; height: auto; } .pair { display: flex; flex-wrap: wrap; g
 """
 
 
-def write_report(demo: Demo, folder: Path) -> tuple[Path, Path]:
-    """Writes report.html and report.json into a folder, made when absent; returns both paths."""
-    page, data = folder / "report.html", folder / "report.json"
+def prepare(folder: Path) -> None:
+    """Makes the folder; what cannot be written is told before the work is done, not after."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def write_report(demo: Demo, folder: Path) -> tuple[Path, Path]:
+    """Writes report.html and report.json into a folder; returns both paths."""
+    page, data = folder / "report.html", folder / "report.json"
+    prepare(folder)
+    try:
         content = as_json(demo.result, demo.seeds)
         data.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         page.write_text(_page(demo), encoding="utf-8")
     except OSError as error:
-        raise FieldloopError(
-            f"cannot write the report to {folder}: {error.strerror}; choose another --output"
-        ) from error
+        raise _cannot_write(folder, error) from error
     return page, data
+
+
+def _cannot_write(folder: Path, error: OSError) -> FieldloopError:
+    return FieldloopError(
+        f"cannot write the report to {folder}: {error.strerror}; choose another --output"
+    )
 
 
 def _page(demo: Demo) -> str:
