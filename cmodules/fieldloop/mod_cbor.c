@@ -125,6 +125,13 @@ static void write_int(fl_cbor_w_t *w, mp_obj_t object) {
 
 static void write_item(fl_cbor_w_t *w, mp_obj_t object, unsigned depth);
 
+// The limit is read_inside()'s: what can be read can be sent back.
+static void check_depth(unsigned depth) {
+    if (depth == 0) {
+        mp_raise_ValueError(MP_ERROR_TEXT("a message is nested too deeply"));
+    }
+}
+
 static void write_pairs(fl_cbor_w_t *w, mp_map_t *map, unsigned depth) {
     for (size_t i = 0; i < map->alloc; ++i) {
         if (mp_map_slot_is_filled(map, i)) {
@@ -136,9 +143,6 @@ static void write_pairs(fl_cbor_w_t *w, mp_map_t *map, unsigned depth) {
 
 static void write_item(fl_cbor_w_t *w, mp_obj_t object, unsigned depth) {
     mp_buffer_info_t buffer;
-    if (depth == 0) {
-        mp_raise_ValueError(MP_ERROR_TEXT("a message is nested too deeply"));
-    }
     if (object == mp_const_none) {
         fl_cbor_put_null(w);
     } else if (mp_obj_is_bool(object)) {
@@ -153,12 +157,14 @@ static void write_item(fl_cbor_w_t *w, mp_obj_t object, unsigned depth) {
         fl_cbor_put_text(w, text, n);
     } else if (mp_obj_is_dict_or_ordereddict(object)) {
         mp_map_t *map = mp_obj_dict_get_map(object);
+        check_depth(depth);
         fl_cbor_put_map(w, map->used);
         write_pairs(w, map, depth - 1);
     } else if (mp_obj_is_type(object, &mp_type_list) || mp_obj_is_type(object, &mp_type_tuple)) {
         size_t n;
         mp_obj_t *items;
         mp_obj_get_array(object, &n, &items);
+        check_depth(depth);
         fl_cbor_put_array(w, n);
         for (size_t i = 0; i < n; ++i) {
             write_item(w, items[i], depth - 1);

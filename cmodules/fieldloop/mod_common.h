@@ -32,6 +32,9 @@ FL_MP_NORETURN void fl_mp_raise(int error, mp_rom_error_text_t text, ...);
 FL_MP_NORETURN void fl_mp_raise_image(int error, size_t bytes);
 
 // ---- buffers
+//
+// Numbers are parsed before buffers and before an object is known to be open: an argument's __int__ or
+// __float__ is Python code, which may resize the one and close the other.
 
 // A buffer of exactly `bytes` bytes holding int8 or raw bytes: bytes, bytearray, memoryview, array('b'),
 // array('B'). TypeError and ValueError name the argument, what was expected and what came.

@@ -15,9 +15,9 @@ static MP_DEFINE_CONST_FUN_OBJ_1(module_check_obj, module_check);
 
 // crc32(data, crc=0): zlib's, in pieces.
 static mp_obj_t module_crc32(size_t n_args, const mp_obj_t *args) {
+    uint32_t crc = n_args > 1 ? (uint32_t)mp_obj_get_int_truncated(args[1]) : 0;
     mp_buffer_info_t data;
     fl_mp_get_buffer(args[0], &data, MP_BUFFER_READ, "data");
-    uint32_t crc = n_args > 1 ? (uint32_t)mp_obj_get_int_truncated(args[1]) : 0;
     return mp_obj_new_int_from_uint(fl_crc32(crc, data.buf, data.len));
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(module_crc32_obj, 1, 2, module_crc32);

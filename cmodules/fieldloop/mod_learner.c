@@ -88,14 +88,14 @@ static void set(fl_learner_config_t *config, qstr name, mp_obj_t value) {
         size_t count;
         const uint16_t *choices = choices_of(s->kind, &count);
         if (choices != NULL && mp_obj_is_str(value)) {
-            qstr wanted = mp_obj_str_get_qstr(value);
             for (size_t c = 0; c < count; ++c) {
-                if (choices[c] == wanted) {
+                if (mp_obj_equal(MP_OBJ_NEW_QSTR(choices[c]), value)) {
                     *(uint32_t *)field = (uint32_t)c;
                     return;
                 }
             }
-            mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: unknown choice '%q'"), name, wanted);
+            mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: unknown choice '%s'"), name,
+                mp_obj_str_get_str(value));
         }
         if (name != MP_QSTR_seed && mp_obj_is_small_int(value) && mp_obj_get_int(value) < 0) {
             mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%q: expected 0 or more, got %d"), name,
@@ -152,12 +152,12 @@ static mp_obj_t learner_make_new(const mp_obj_type_t *type, size_t n_args, size_
         mp_raise_msg_varg(&mp_type_TypeError, MP_ERROR_TEXT("model: expected a Model, got %s"),
             mp_obj_get_type_str(args[0]));
     }
-    fl_mp_model_t *model = fl_mp_get_model(args[0]);
     fl_learner_config_t config;
     fl_learner_defaults(&config);
     for (size_t i = 0; i < n_kw; ++i) {
         set(&config, mp_obj_str_get_qstr(args[n_args + 2 * i]), args[n_args + 2 * i + 1]);
     }
+    fl_mp_model_t *model = fl_mp_get_model(args[0]); // after the settings: a __float__ may close it
     fl_learner_sizes_t sizes;
     int error = fl_learner_sizes(&model->m, &config, &sizes);
     if (error != FL_OK) {
@@ -209,11 +209,11 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(learner_exit_obj, 4, 4, learner_exit)
 
 static mp_obj_t learn(mp_obj_t self_in, mp_obj_t x, mp_obj_t label_in,
     int (*call)(fl_learner_t *, const int8_t *, uint32_t, fl_step_t *)) {
+    mp_int_t label = mp_obj_get_int(label_in);
     learner_t *self = get(self_in);
     const fl_tensor_t *in = fl_model_input_info(&self->model->m, 0);
     mp_buffer_info_t sample;
     fl_mp_get_bytes(x, &sample, MP_BUFFER_READ, in->bytes, "x");
-    mp_int_t label = mp_obj_get_int(label_in);
     uint32_t classes = self->l.classes;
     if (label < 0 || (mp_uint_t)label >= classes) {
         mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("label: expected 0..%u, got %d"),
@@ -290,11 +290,12 @@ static MP_DEFINE_CONST_FUN_OBJ_1(learner_stats_obj, learner_stats);
 
 // paint(pattern): fills the whole arena and starts again from the image's weights: what was learned is gone.
 static mp_obj_t learner_paint(mp_obj_t self_in, mp_obj_t pattern) {
+    int paint = (int)(mp_obj_get_int(pattern) & 0xff);
     learner_t *self = get(self_in);
     uint8_t *arena = self->l.arena;
     size_t bytes = self->l.sizes.total_bytes;
     fl_learner_config_t config = self->l.config;
-    memset(arena, (int)(mp_obj_get_int(pattern) & 0xff), bytes);
+    memset(arena, paint, bytes);
     int error = fl_learner_init(&self->l, &self->model->m, &config, arena, bytes);
     if (error != FL_OK) {
         refuse(error);
@@ -304,9 +305,9 @@ static mp_obj_t learner_paint(mp_obj_t self_in, mp_obj_t pattern) {
 static MP_DEFINE_CONST_FUN_OBJ_2(learner_paint_obj, learner_paint);
 
 static mp_obj_t learner_touched(mp_obj_t self_in, mp_obj_t pattern) {
+    uint8_t paint = (uint8_t)mp_obj_get_int(pattern);
     learner_t *self = get(self_in);
-    size_t n = fl_mp_touched(self->l.arena, self->l.sizes.total_bytes, (uint8_t)mp_obj_get_int(pattern));
-    return mp_obj_new_int_from_uint(n);
+    return mp_obj_new_int_from_uint(fl_mp_touched(self->l.arena, self->l.sizes.total_bytes, paint));
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(learner_touched_obj, learner_touched);
 

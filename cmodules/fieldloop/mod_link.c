@@ -47,6 +47,14 @@ typedef struct {
 
 // ---- bytes out
 
+// A stream written in Python may say anything.
+static void check_count(mp_uint_t done, size_t asked) {
+    if (done != MP_STREAM_ERROR && done > asked) {
+        fl_mp_raise(FL_EIO, MP_ERROR_TEXT("the stream says it moved %u bytes of %u"), (unsigned)done,
+            (unsigned)asked);
+    }
+}
+
 static bool write_all(link_t *self, const uint8_t *bytes, size_t n) {
     const mp_stream_p_t *stream = mp_get_stream(self->tx);
     mp_uint_t since = mp_hal_ticks_ms();
@@ -56,6 +64,7 @@ static bool write_all(link_t *self, const uint8_t *bytes, size_t n) {
         if (sent == MP_STREAM_ERROR && error != MP_EAGAIN && error != MP_ETIMEDOUT) {
             mp_raise_OSError(error);
         }
+        check_count(sent, n);
         if (sent != MP_STREAM_ERROR && sent > 0) {
             bytes += sent;
             n -= sent;
@@ -292,6 +301,7 @@ static bool refill(link_t *self) {
             }
             mp_raise_OSError(error);
         }
+        check_count(n, at_once);
         self->in_n = (uint16_t)(self->in_n + n);
         if (n == 0 || self->dedicated) {
             break;

@@ -166,16 +166,17 @@ static MP_DEFINE_CONST_FUN_OBJ_3(model_quantize_obj, model_quantize);
 // ---- how much of the arena a run really touches
 
 static mp_obj_t model_paint(mp_obj_t self_in, mp_obj_t pattern) {
+    int paint = (int)(mp_obj_get_int(pattern) & 0xff);
     fl_mp_model_t *self = fl_mp_get_model(self_in);
-    memset(self->m.arena, (int)(mp_obj_get_int(pattern) & 0xff), self->m.arena_bytes);
+    memset(self->m.arena, paint, self->m.arena_bytes);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(model_paint_obj, model_paint);
 
 static mp_obj_t model_touched(mp_obj_t self_in, mp_obj_t pattern) {
+    uint8_t paint = (uint8_t)mp_obj_get_int(pattern);
     fl_mp_model_t *self = fl_mp_get_model(self_in);
-    size_t n = fl_mp_touched(self->m.arena, self->m.arena_bytes, (uint8_t)mp_obj_get_int(pattern));
-    return mp_obj_new_int_from_uint(n);
+    return mp_obj_new_int_from_uint(fl_mp_touched(self->m.arena, self->m.arena_bytes, paint));
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(model_touched_obj, model_touched);
 
@@ -209,10 +210,10 @@ static mp_obj_t labels_of(const fl_model_t *m) {
 
 // sample(i) -> (label, int8 view) of the samples that travel with the image; None past the last one.
 static mp_obj_t model_sample(mp_obj_t self_in, mp_obj_t index) {
+    mp_int_t i = mp_obj_get_int(index);
     fl_mp_model_t *self = fl_mp_get_model(self_in);
     uint32_t cursor = 0, bytes;
     const void *data;
-    mp_int_t i = mp_obj_get_int(index);
     if (fl_image_section(self->m.image, FL_SECTION_REHEARSAL, &cursor, &data, &bytes) != FL_OK) {
         return mp_const_none;
     }

@@ -96,9 +96,10 @@ static void read_at(slot_t *self, uint32_t offset, void *to, uint32_t n) {
 
 // readinto(offset, buffer): what the slot holds now.
 static mp_obj_t slot_readinto(mp_obj_t self_in, mp_obj_t offset, mp_obj_t buffer) {
+    uint32_t from = get_u32(offset);
     mp_buffer_info_t to;
     fl_mp_get_buffer(buffer, &to, MP_BUFFER_WRITE, "buffer");
-    read_at(MP_OBJ_TO_PTR(self_in), get_u32(offset), to.buf, (uint32_t)to.len);
+    read_at(MP_OBJ_TO_PTR(self_in), from, to.buf, (uint32_t)to.len);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(slot_readinto_obj, slot_readinto);
