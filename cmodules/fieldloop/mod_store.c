@@ -14,6 +14,9 @@ typedef struct {
     mp_obj_base_t base;
     fl_store_t st;
     fl_mp_flash_t flash;
+    bool listed; // the records of these models alone are kept, for a mount after a failure
+    uint8_t uid_count;
+    uint8_t uids[UIDS_MAX][FL_STORE_UID_BYTES];
 } store_t;
 
 FL_MP_NORETURN static void refuse(store_t *self, int error) {
@@ -35,11 +38,42 @@ FL_MP_NORETURN static void refuse(store_t *self, int error) {
     }
 }
 
-static void mount(store_t *self, mp_obj_t uids) {
+static void mount(store_t *self) {
+    const uint8_t(*uids)[FL_STORE_UID_BYTES] = self->listed ? (const uint8_t(*)[FL_STORE_UID_BYTES])self->uids : NULL;
+    int error = fl_store_mount(&self->st, &self->flash.flash, uids, self->uid_count);
+    if (error != FL_OK) {
+        refuse(self, error);
+    }
+}
+
+// A store whose flash failed, or whose device was broken off by Ctrl-C, is mounted again at the next call.
+static store_t *ready(mp_obj_t self_in) {
+    store_t *self = MP_OBJ_TO_PTR(self_in);
+    if (self->st.failed) {
+        mount(self);
+    }
+    return self;
+}
+
+// A model that is written to stays in use, also when the store has to be mounted again.
+static void keep(store_t *self, const uint8_t *uid) {
+    for (size_t i = 0; i < self->uid_count; ++i) {
+        if (memcmp(self->uids[i], uid, FL_STORE_UID_BYTES) == 0) {
+            return;
+        }
+    }
+    if (self->uid_count == UIDS_MAX) {
+        self->listed = false; // all of them, rather than one too few
+        self->uid_count = 0;
+    } else if (self->listed) {
+        memcpy(self->uids[self->uid_count++], uid, FL_STORE_UID_BYTES);
+    }
+}
+
+static void mount_for(store_t *self, mp_obj_t uids) {
     uint8_t list[UIDS_MAX][FL_STORE_UID_BYTES];
     size_t n = 0;
-    bool some = uids != mp_const_none;
-    if (some) {
+    if (uids != mp_const_none) {
         mp_obj_t *items;
         mp_obj_get_array(uids, &n, &items);
         if (n > UIDS_MAX) {
@@ -51,11 +85,10 @@ static void mount(store_t *self, mp_obj_t uids) {
             memcpy(list[i], uid.buf, FL_STORE_UID_BYTES);
         }
     }
-    int error = fl_store_mount(&self->st, &self->flash.flash, some ? (const uint8_t(*)[FL_STORE_UID_BYTES])list : NULL,
-        n);
-    if (error != FL_OK) {
-        refuse(self, error);
-    }
+    self->listed = uids != mp_const_none;
+    self->uid_count = (uint8_t)n;
+    memcpy(self->uids, list, n * sizeof(list[0]));
+    mount(self);
 }
 
 // Store(device, prog_bytes=0, uids=None, format=False): mounts, writes nothing unless told to format.
@@ -71,6 +104,8 @@ static mp_obj_t store_make_new(const mp_obj_type_t *type, size_t n_args, size_t 
     mp_arg_parse_all_kw_array(n_args, n_kw, args, MP_ARRAY_SIZE(allowed), allowed, vals);
     store_t *self = mp_obj_malloc(store_t, type);
     memset(&self->st, 0, sizeof(self->st));
+    self->listed = false;
+    self->uid_count = 0;
     fl_mp_flash_init(&self->flash, vals[ARG_device].u_obj, vals[ARG_prog_bytes].u_int);
     if (vals[ARG_format].u_bool) {
         int error = fl_store_format(&self->st, &self->flash.flash);
@@ -78,14 +113,14 @@ static mp_obj_t store_make_new(const mp_obj_type_t *type, size_t n_args, size_t 
             refuse(self, error);
         }
     } else {
-        mount(self, vals[ARG_uids].u_obj);
+        mount_for(self, vals[ARG_uids].u_obj);
     }
     return MP_OBJ_FROM_PTR(self);
 }
 
 // mount(uids=None): reads the flash again; records of models not listed give way when room is needed.
 static mp_obj_t store_mount(size_t n_args, const mp_obj_t *args) {
-    mount(MP_OBJ_TO_PTR(args[0]), n_args > 1 ? args[1] : mp_const_none);
+    mount_for(MP_OBJ_TO_PTR(args[0]), n_args > 1 ? args[1] : mp_const_none);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_mount_obj, 1, 2, store_mount);
@@ -102,7 +137,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(store_format_obj, store_format);
 
 // append(type, uid, *pieces): a new newest record, whole on the flash when this returns.
 static mp_obj_t store_append(size_t n_args, const mp_obj_t *args) {
-    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    store_t *self = ready(args[0]);
     mp_int_t type = mp_obj_get_int(args[1]);
     mp_buffer_info_t uid;
     fl_mp_get_bytes(args[2], &uid, MP_BUFFER_READ, FL_STORE_UID_BYTES, "uid");
@@ -118,6 +153,7 @@ static mp_obj_t store_append(size_t n_args, const mp_obj_t *args) {
     if (error != FL_OK) {
         refuse(self, error);
     }
+    keep(self, uid.buf);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_append_obj, 3, 3 + PIECES_MAX, store_append);
@@ -146,7 +182,7 @@ static mp_obj_t rec_tuple(const fl_store_rec_t *rec) {
 
 // find(type, uid, nth=0) -> (type, uid, seq, length, crc), or None. nth 0 is the newest.
 static mp_obj_t store_find(size_t n_args, const mp_obj_t *args) {
-    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    store_t *self = ready(args[0]);
     fl_store_rec_t rec;
     int error = find(self, args + 1, n_args > 3 ? args[3] : MP_OBJ_NEW_SMALL_INT(0), &rec);
     if (error == FL_ENOENT) {
@@ -161,15 +197,15 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_find_obj, 3, 4, store_find);
 
 // read(type, uid, nth, buffer, offset=0): fills the buffer from the record's payload.
 static mp_obj_t store_read(size_t n_args, const mp_obj_t *args) {
-    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    store_t *self = ready(args[0]);
     fl_store_rec_t rec;
+    mp_int_t offset = n_args > 5 ? mp_obj_get_int(args[5]) : 0;
     int error = find(self, args + 1, args[3], &rec);
     if (error != FL_OK) {
         refuse(self, error);
     }
     mp_buffer_info_t to;
     fl_mp_get_buffer(args[4], &to, MP_BUFFER_WRITE, "buffer");
-    mp_int_t offset = n_args > 5 ? mp_obj_get_int(args[5]) : 0;
     if (offset < 0 || (mp_uint_t)offset > rec.len || to.len > rec.len - (mp_uint_t)offset) {
         mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("record has %u bytes; asked for %u from %d"),
             (unsigned)rec.len, (unsigned)to.len, (int)offset);
@@ -184,7 +220,7 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_read_obj, 5, 6, store_read);
 
 // sha256(type, uid, nth=0) -> 32 bytes: of the record's payload.
 static mp_obj_t store_sha256(size_t n_args, const mp_obj_t *args) {
-    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    store_t *self = ready(args[0]);
     fl_store_rec_t rec;
     int error = find(self, args + 1, n_args > 3 ? args[3] : MP_OBJ_NEW_SMALL_INT(0), &rec);
     uint8_t piece[256];
@@ -208,7 +244,7 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_sha256_obj, 3, 4, store_sha256)
 // copy(type, uid, nth): appends an older record again as the newest.
 static mp_obj_t store_copy(size_t n_args, const mp_obj_t *args) {
     (void)n_args;
-    store_t *self = MP_OBJ_TO_PTR(args[0]);
+    store_t *self = ready(args[0]);
     fl_store_rec_t rec;
     int error = find(self, args + 1, args[3], &rec);
     if (error == FL_OK) {
@@ -223,7 +259,7 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(store_copy_obj, 4, 4, store_copy);
 
 // records() -> the live records, as find() tells one.
 static mp_obj_t store_records(mp_obj_t self_in) {
-    store_t *self = MP_OBJ_TO_PTR(self_in);
+    store_t *self = ready(self_in);
     mp_obj_t list = mp_obj_new_list(0, NULL);
     fl_store_rec_t rec;
     for (unsigned i = 0; fl_store_each(&self->st, i, &rec) == FL_OK; ++i) {

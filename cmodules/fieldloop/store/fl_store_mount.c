@@ -167,6 +167,7 @@ int fl_store_mount(fl_store_t *st, const fl_flash_t *flash, const uint8_t (*uids
         return err;
     }
     st->flash = flash;
+    st->failed = 1; // until the table is whole: an append would take what is not in it for free space
     err = find_last_sector(st);
     if (err) {
         return err;
@@ -180,6 +181,7 @@ int fl_store_mount(fl_store_t *st, const fl_flash_t *flash, const uint8_t (*uids
         err = scan_store(&scan);
     }
     st->next_seq = scan.max_seq + 1;
+    st->failed = err != FL_OK;
     return err;
 }
 
@@ -190,6 +192,7 @@ int fl_store_format(fl_store_t *st, const fl_flash_t *flash) {
         return err;
     }
     st->flash = flash;
+    st->failed = 1;
     err = find_last_sector(st);
     if (err && err != FL_ENOTSUP) {
         return err;
@@ -206,5 +209,6 @@ int fl_store_format(fl_store_t *st, const fl_flash_t *flash) {
     err = flash->sync != NULL ? flash->sync(flash->ctx) : FL_OK;
     st->next_seq = 1;
     st->sector_seq = 0; // every sector was erased to the end: numbers begin again
+    st->failed = err != FL_OK;
     return err;
 }

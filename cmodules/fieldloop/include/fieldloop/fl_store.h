@@ -84,12 +84,13 @@ typedef struct {
     uint32_t open_off;    // first free byte of last_sector, 0: nothing may be added to it
     uint32_t needed;      // set by an append refused with FL_ENOSPC: the bytes of flash it would take,
     uint32_t available;   // and the bytes of flash there are
-    uint32_t failed;      // 1 after an error of the flash: mount again
+    uint32_t failed;      // 1 after an error of the flash, in mount and format too: mount again
 } fl_store_t;
 
 // Reads the headers (and checks the payload CRCs of the candidates); writes nothing. `uids` lists the
 // n_uids models whose records are to be kept; NULL: all. Records of other models stay until their space
-// is needed. A blank or foreign flash is an empty store. The list is not kept.
+// is needed. A blank or foreign flash is an empty store. The list is not kept. After an error the table may
+// lack records; find() tells what it has, and every append gives FL_EIO until a mount succeeds.
 //   FL_EINVAL   the geometry breaks fl_flash.h's rules, or fewer than 2 sectors
 //   FL_ENOTSUP  a store of another version or geometry lies there; fl_store_format() replaces it
 int fl_store_mount(fl_store_t *st, const fl_flash_t *flash, const uint8_t (*uids)[FL_STORE_UID_BYTES],
