@@ -9,8 +9,8 @@ import sys
 import _fieldloop
 
 from fieldloop import jobs
-from fieldloop.errors import EBADMSG, EINVAL, ENOENT, Refuse
-from fieldloop.learner import STATE, Learner
+from fieldloop.errors import EBADMSG, EINVAL, ENOENT, ENOTSUP, Refuse
+from fieldloop.learner import STATE, Learner, resume
 
 OVERHEAD = 128  # of a reply that carries data: header, keys, hash, crc
 
@@ -94,11 +94,16 @@ def predict(server, body):
 def learner_open(server, body):
     server.need_no_job()
     model = server.need_model()
-    if server.learner is not None:
-        server.learner.deinit()
-        server.learner = None
-        gc.collect()
-    server.learner = Learner(model, server.storage.store, **body["cfg"])
+    store = server.storage.store
+    try:
+        learner = Learner(model, store, **body["cfg"])  # closes the one before, if all is well
+    except Exception:
+        if server.learner is not None and server.learner.closed:
+            server.learner = None
+            gc.collect()
+            server.learner = resume(model, store)  # the board goes on with its newest commit
+        raise
+    server.learner = learner
     server.paint = None
     return {
         "bytes": model.arena_bytes + server.learner.total_bytes,
@@ -110,7 +115,7 @@ def learner_open(server, body):
 def step(server, body):
     server.need_no_job()
     learner = server.need_learner()
-    x, y = body["x"], body["y"]
+    x, y = body["x"], memoryview(body["y"])
     count, size = server.samples(x)
     if len(y) != count:
         raise Refuse(EINVAL, "y: expected %d labels, got %d" % (count, len(y)))
@@ -297,6 +302,10 @@ def parameters(server, _):
 
 
 def restart(server, _):
+    import machine
+
+    if not hasattr(machine, "reset"):
+        raise Refuse(ENOTSUP, "this board cannot reset itself")
     server.gone = True
     return {}
 

@@ -7,6 +7,7 @@ EBUSY = -16
 EINVAL = -22
 ENOSPC = -28
 EBADMSG = -74
+ENOTSUP = -95
 KNOWN = (2, 5, 11, 12, 16, 22, 28, 74, 95, 1001)
 
 

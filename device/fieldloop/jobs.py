@@ -5,6 +5,7 @@ class Job:
     """`of` steps over the samples that travel with the image, in their order, again and again."""
 
     def __init__(self, number, of, model, learner):
+        of = int(of)
         if of < 1:
             raise ValueError("of: expected 1 or more steps, got %d" % of)
         self.id = number

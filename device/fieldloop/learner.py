@@ -84,7 +84,13 @@ class Learner:
             same = old == packed
         if not same:
             store.append(SETTINGS, self.uid, packed)
-        store.append(STATE, self.uid, self.core.state())
+        try:
+            store.append(STATE, self.uid, self.core.state())
+        except BaseException:
+            if not same and record is not None:
+                # The two newest are kept: the next try must not push out those of the newest state.
+                store.copy(SETTINGS, self.uid, 1)
+            raise
         self.seq = self._newest()[2]
         return self.seq
 
@@ -109,20 +115,25 @@ class Learner:
         if before is None:
             return self.reset()
         self._load(1, before[3])
-        self.store.copy(STATE, self.uid, 1)
+        try:
+            self.store.copy(STATE, self.uid, 1)
+        except OSError:
+            self._load(0, newest[3])  # what cannot be kept is not done
+            raise
         self.seq = self._newest()[2]
         return self.seq
 
     def reset(self):
         """Back to the factory weights, for good; undo() brings the last commit back."""
-        self.core.reset()
-        self.seq = 0
+        seq = 0
         if self.store is not None:
             newest = self._newest()
             if newest is not None and newest[3] != 0:
-                self.store.append(STATE, self.uid)
-                self.seq = self._newest()[2]
-        return self.seq
+                self.store.append(STATE, self.uid)  # first: when it fails nothing changed
+                seq = self._newest()[2]
+        self.core.reset()
+        self.seq = seq
+        return seq
 
     def watermark(self, x, label):
         """Highest byte of the learner's arena that a step touches, plus one.
@@ -131,11 +142,13 @@ class Learner:
         """
         kept = bytes(self.core.state())
         highest = 0
-        for paint in (0x55, 0xAA):
-            self.core.paint(paint)
-            self.core.step(x, label)
-            highest = max(highest, self.core.touched(paint))
-        self.core.load(kept)
+        try:
+            for paint in (0x55, 0xAA):
+                self.core.paint(paint)
+                self.core.step(x, label)
+                highest = max(highest, self.core.touched(paint))
+        finally:
+            self.core.load(kept)
         return highest
 
 
@@ -144,10 +157,8 @@ def resume(model, store):
     record = store.find(STATE, model.uid)
     if record is None or record[3] == 0:
         return None
-    for nth in (
-        0,
-        1,
-    ):  # settings are written before the state: a cut may leave the newer ones alone
+    # Settings are written before the state: a cut may leave newer ones without theirs.
+    for nth in (0, 1):
         settings = store.find(SETTINGS, model.uid, nth)
         if settings is None:
             break
@@ -158,6 +169,11 @@ def resume(model, store):
         except ValueError:
             continue
         if learner.restored:
+            if nth:
+                try:
+                    store.copy(SETTINGS, model.uid, 1)  # else the next cut would push them out
+                except OSError:
+                    pass
             return learner
         learner.deinit()
     return None

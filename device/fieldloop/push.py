@@ -45,11 +45,19 @@ class Push:
         self.match = self._is_there()
         self.next = length if self.match else 0
         if not self.match:
-            server = self.server
-            if server.slot is not None and server.slot[0] == to:
-                server.close()  # it runs from the bytes that are about to be erased
+            if slot.size and length > slot.size:
+                raise OSError(
+                    28, "slot: needs %d bytes, %d available in %s" % (length, slot.size, to)
+                )
+            if not hasattr(slot, "part"):
+                self._take_from_model()  # it runs from the bytes that are about to be erased
             slot.begin(length)
         self.to = to
+
+    def _take_from_model(self):
+        server = self.server
+        if server.slot is not None and server.slot[0] == self.slot.name:
+            server.close()
 
     def _is_there(self):
         return (
@@ -63,13 +71,15 @@ class Push:
             self.next = offset + len(data)
             if self.next == self.length:
                 self._end()
-        except OSError:
+        except BaseException:  # Ctrl-C too: a place that may be half-written is begun anew
             self.to = None
             raise
 
     def _end(self):
         if hasattr(self.slot, "part"):  # a file takes the old one's place only when it is whole
             self.match = self.slot.sha256(self.length) == self.sha
+            if self.match:
+                self._take_from_model()
             self.slot.end(self.match)
         else:
             self.slot.end(True)

@@ -12,7 +12,7 @@ import _fieldloop
 
 from fieldloop import commands
 from fieldloop.errors import EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, KNOWN, Refuse
-from fieldloop.learner import resume
+from fieldloop.learner import STATE, resume
 from fieldloop.push import Push
 
 
@@ -118,10 +118,15 @@ class Server:
         self.model = model
         self.slot = active
         self.fault = None
+        store = self.storage.store
+        why = "the settings it was learned with are not stored"
         try:
-            self.learner = resume(model, self.storage.store)
-        except MemoryError as e:
-            self.fault = "what was learned is stored but not in use: " + str(e)
+            self.learner = resume(model, store)
+        except (MemoryError, OSError, ValueError) as e:
+            why = str(e)
+        newest = store.find(STATE, model.uid) if self.learner is None else None
+        if newest is not None and newest[3]:
+            self.fault = "what was learned is stored but not in use: " + why
 
     def close(self):
         """Let go of the model and the learner; what is in slots and store stays."""

@@ -63,29 +63,28 @@ class FileSlot:
             self._file.close()
             self._file = None
 
-    def _pieces(self, offset, length):
+    def _pieces(self, path, offset, length):
         piece = bytearray(min(length, 512))
-        with open(self._newest(), "rb") as f:
+        with open(path, "rb") as f:
             f.seek(offset)
             while length > 0:
                 n = f.readinto(memoryview(piece)[: min(length, len(piece))])
                 if not n:
-                    raise OSError(5, self.path + " is shorter than it was")
+                    raise OSError(5, path + " is shorter than it was")
                 yield memoryview(piece)[:n]
                 length -= n
 
-    def _newest(self):
-        # Before end(), what was written is the .part file.
-        return self.path if self._file is None else self.part
-
     def sha256(self, length):
+        """Of what was written; before end() that is the .part file."""
+        path = self.path
         if self._file is not None:
             self._file.flush()
-        return _fieldloop.sha256(self._pieces(0, length))
+            path = self.part
+        return _fieldloop.sha256(self._pieces(path, 0, length))
 
     def readinto(self, offset, buffer):
         at = 0
-        for piece in self._pieces(offset, len(buffer)):
+        for piece in self._pieces(self.path, offset, len(buffer)):
             buffer[at : at + len(piece)] = piece
             at += len(piece)
 
@@ -105,15 +104,20 @@ class FileBlocks:
         self.sector_bytes = sector_bytes
         try:
             self._file = open(path, "r+b")
-        except OSError:
-            with open(path, "wb") as f:
-                for _ in range(sectors):
-                    f.write(b"\xff" * sector_bytes)
-            self._file = open(path, "r+b")
+        except OSError as e:
+            if e.errno != 2:
+                raise
+            self._file = open(path, "w+b")
+        # A new file, or one whose making a power cut ended, is filled up.
+        at = self._file.seek(0, 2)
+        while at < sectors * sector_bytes:
+            at += self._file.write(b"\xff" * min(sector_bytes, sectors * sector_bytes - at))
+        self._file.flush()
 
     def readblocks(self, block, buffer, offset=0):
         self._file.seek(block * self.sector_bytes + offset)
-        self._file.readinto(buffer)
+        if self._file.readinto(buffer) != len(buffer):
+            raise OSError(5, "the store's file is shorter than it was")
 
     def writeblocks(self, block, buffer, offset=0):
         self._file.seek(block * self.sector_bytes + offset)

@@ -70,8 +70,23 @@ class Storage:
 
     def activate(self, name, length, sha, uid):
         """Remember the active model; what other models learned gives way when room is needed."""
+        before = self.active()
+        kept = (NO_UID, uid) if before is None else (NO_UID, uid, before[3])
+        record = (length.to_bytes(4, "little"), sha, uid, name.encode())
+        try:
+            # Until the record is whole, the model before is the active one and keeps its records.
+            self.store.mount(kept)
+            try:
+                self.store.append(ACTIVE, NO_UID, *record)
+            except OSError as e:
+                if e.errno != 28:
+                    raise
+                self.store.mount((NO_UID, uid))  # no room for what both learned
+                self.store.append(ACTIVE, NO_UID, *record)
+        except BaseException:
+            self.store.mount(kept)
+            raise
         self.store.mount((NO_UID, uid))
-        self.store.append(ACTIVE, NO_UID, length.to_bytes(4, "little"), sha, uid, name.encode())
 
 
 def _partitions():
