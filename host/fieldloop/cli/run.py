@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         raise UsageError("--model runs on this machine; leave --board and --port out")
     given = samples.load(args.samples) if args.samples is not None else _digit(args.digit)
     labels: tuple[str, ...] = ()
+    real: npt.NDArray[Any]
     if args.model is not None:
         from fieldloop.runtime import Model
 

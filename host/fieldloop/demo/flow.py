@@ -125,7 +125,9 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> Demo:
             f", as int8 {trained.student_int8_accuracy:.4f} on {len(trained.data.known)} digits"
         )
     image = trained.compiled.image
-    with clock.stage("host_learning", "learn the stream on the host, in four ways"):
+    with clock.stage(
+        "host_learning", f"learn the stream on the host, in {len(field.VARIANTS)} ways"
+    ):
         fields = {}
         for done, name in enumerate(field.VARIANTS, start=1):
             fields[name] = field.learn(image, trained.data, name, seed=options.seed)

@@ -26,7 +26,7 @@ _SHORT = {
     "naive": "no rehearsal,\nas many updates",
 }
 _WINDOW = 25
-_STYLE = {
+_STYLE: Any = {  # matplotlib's own type of it is a list of every setting there is
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "fieldloop",  # the same figures give the same bytes
     "font.family": "sans-serif",
@@ -81,12 +81,12 @@ def stream_curve(fields: dict[str, FieldResult]) -> str:
     """How often a new sample was right before it was learned, over the stream."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(4.2, 3.0)
-        for name, color in (("v2", NEW), ("dense", OLD), ("naive_once", GREY)):
-            hits = np.array(fields[name].hits, float)
-            kernel = np.ones(min(_WINDOW, len(hits)))
-            mean = np.convolve(hits, kernel / len(kernel), mode="valid")
-            where = np.arange(len(mean)) + len(kernel)
-            axes.plot(where, mean, color=color, label=_SHORT[name].replace("\n", " "))
+        for name, color in (("naive_once", GREY), ("dense", OLD), ("v2", NEW)):
+            sums = np.concatenate([[0.0], np.cumsum(fields[name].hits)])
+            ends = np.arange(1, len(sums))
+            starts = np.maximum(ends - _WINDOW, 0)
+            mean = (sums[ends] - sums[starts]) / (ends - starts)
+            axes.plot(ends, mean, color=color, label=_SHORT[name].replace("\n", " "))
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("samples of the stream")
         axes.set_ylabel(f"right before learned, last {_WINDOW}")
@@ -109,7 +109,7 @@ def effort(fields: dict[str, FieldResult]) -> str:
         axes.set_yticks(range(len(names)), [_SHORT[n] for n in names], fontsize=8)
         axes.set_xlim(0, float((forward + backward).max()) * 1.28)
         axes.set_xlabel("multiply-accumulates, millions")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
         axes.set_title("Effort")
         return _svg(figure)
 
