@@ -3,6 +3,8 @@
 
 #include "mod_common.h"
 
+#include "py/cstack.h"
+
 typedef struct {
     mp_obj_base_t base;
     fl_mp_model_t *model; // NULL: closed
@@ -145,6 +147,15 @@ FL_MP_NORETURN static void refuse(int error) {
 
 // ---- life
 
+// Opening takes more of the C stack than ports keep free below MicroPython's limit: RuntimeError instead of
+// a learner at the bottom of a deep recursion.
+__attribute__((noinline)) static void need_stack(void) {
+    volatile uint8_t room[2048];
+    room[0] = 0;
+    mp_cstack_check();
+    (void)room[0]; // still there while it checks
+}
+
 // Learner(model, **settings): starts from the image's weights. The newest learner of a model owns it.
 static mp_obj_t learner_make_new(const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     mp_arg_check_num(n_args, n_kw, 1, 1, true);
@@ -158,6 +169,7 @@ static mp_obj_t learner_make_new(const mp_obj_type_t *type, size_t n_args, size_
         set(&config, mp_obj_str_get_qstr(args[n_args + 2 * i]), args[n_args + 2 * i + 1]);
     }
     fl_mp_model_t *model = fl_mp_get_model(args[0]); // after the settings: a __float__ may close it
+    need_stack();
     fl_learner_sizes_t sizes;
     int error = fl_learner_sizes(&model->m, &config, &sizes);
     if (error != FL_OK) {
@@ -291,6 +303,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(learner_stats_obj, learner_stats);
 // paint(pattern): fills the whole arena and starts again from the image's weights: what was learned is gone.
 static mp_obj_t learner_paint(mp_obj_t self_in, mp_obj_t pattern) {
     int paint = (int)(mp_obj_get_int(pattern) & 0xff);
+    need_stack();
     learner_t *self = get(self_in);
     uint8_t *arena = self->l.arena;
     size_t bytes = self->l.sizes.total_bytes;

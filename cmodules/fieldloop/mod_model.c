@@ -8,16 +8,25 @@
 
 #include "fieldloop/fl_quantize.h"
 
+static const fl_image_header_t *header_of(const fl_mp_model_t *self) {
+    return (const void *)self->m.image;
+}
+
+// Is the image that was checked still there? A bytearray that grew has moved, and the core would read freed
+// memory; a push erases or replaces the start of a slot first, and nobody checked what follows.
+static bool is_open(const fl_mp_model_t *self) {
+    mp_buffer_info_t image;
+    return self->m.image != NULL && mp_get_buffer(self->source, &image, MP_BUFFER_READ)
+        && image.buf == self->m.image && image.len >= self->m.image_bytes && header_of(self)->crc32 == self->crc;
+}
+
 fl_mp_model_t *fl_mp_get_model(mp_obj_t object) {
     fl_mp_model_t *self = MP_OBJ_TO_PTR(object);
     if (self->m.image == NULL) {
         mp_raise_ValueError(MP_ERROR_TEXT("model is closed; open it again"));
     }
-    // A bytearray that grew has moved, and the core would read freed memory.
-    mp_buffer_info_t image;
-    mp_get_buffer_raise(self->source, &image, MP_BUFFER_READ);
-    if (image.buf != self->m.image || image.len < self->m.image_bytes) {
-        mp_raise_ValueError(MP_ERROR_TEXT("the image's buffer moved or shrank; open the model again"));
+    if (!is_open(self)) {
+        mp_raise_ValueError(MP_ERROR_TEXT("the image moved, shrank or was overwritten; open the model again"));
     }
     return self;
 }
@@ -71,6 +80,7 @@ static mp_obj_t model_make_new(const mp_obj_type_t *type, size_t n_args, size_t 
         self->m.image = NULL;
         fl_mp_raise_image(error, image.len);
     }
+    self->crc = header_of(self)->crc32;
     fl_mp_model_bind(self, FL_PLAN_INFER);
     return MP_OBJ_FROM_PTR(self);
 }
@@ -262,10 +272,10 @@ static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
         return; // nothing can be set
     }
     const fl_model_t *m = &self->m;
-    bool open = m->image != NULL;
+    bool open = is_open(self);
     const fl_tensor_t *x = open ? fl_model_input_info(m, 0) : NULL;
     const fl_tensor_t *y = open ? fl_model_output_info(m, 0) : NULL;
-    const fl_image_header_t *header = (const void *)m->image;
+    const fl_image_header_t *header = header_of(self);
     mp_obj_t value = MP_OBJ_NULL;
     switch (attr) {
         case MP_QSTR_closed: value = mp_obj_new_bool(!open); break;
@@ -300,11 +310,11 @@ static void print_shape(const mp_print_t *print, const fl_tensor_t *t) {
 static void model_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
     (void)kind;
     fl_mp_model_t *self = MP_OBJ_TO_PTR(self_in);
-    if (self->m.image == NULL) {
+    if (!is_open(self)) {
         mp_print_str(print, "Model(closed)");
         return;
     }
-    const fl_image_header_t *header = (const void *)self->m.image;
+    const fl_image_header_t *header = header_of(self);
     mp_print_str(print, "Model(");
     print_shape(print, fl_model_input_info(&self->m, 0));
     mp_print_str(print, " int8 -> ");

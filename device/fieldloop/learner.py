@@ -88,7 +88,7 @@ class Learner:
             store.append(STATE, self.uid, self.core.state())
         except BaseException:
             if not same and record is not None:
-                # The two newest are kept: the next try must not push out those of the newest state.
+                # The two newest are kept; the next try must not push out the newest state's.
                 store.copy(SETTINGS, self.uid, 1)
             raise
         self.seq = self._newest()[2]

@@ -129,6 +129,23 @@ def test_an_argument_resizes_a_buffer(unix: UnixBoard) -> None:
     assert unix.eval("(len(buffer), max([max(b) for b in evil.other]))") == (0, 0)
 
 
+def test_an_image_is_overwritten_under_a_model(unix: UnixBoard) -> None:
+    unix.put("/n.flm", digits_image(5, learn=False))
+    unix.exec(
+        "image = bytearray(open('/m.flm', 'rb').read())\n"
+        "model = _fieldloop.Model(image)\n"
+        "learner = _fieldloop.Learner(model)\n"
+        "other = open('/n.flm', 'rb').read()\n"
+    )
+    for change in ("b'\\xff' * 4096", "other"):
+        unix.exec(f"image[: len({change})] = {change}")
+        for call in ("model.predict(sample(0))", "learner.step(sample(0), 1)"):
+            assert "was overwritten" in unix.eval(f"outcome(lambda: {call})")
+        assert unix.eval("(repr(model), model.closed)") == ("Model(closed)", True)
+    unix.exec("model.deinit()")
+    assert unix.eval("learner.closed") is True
+
+
 def test_a_stream_says_it_moved_more_than_it_was_asked(unix: UnixBoard) -> None:
     unix.exec(
         "class Liar(io.IOBase):\n"
@@ -313,8 +330,9 @@ def test_a_push_that_is_broken_off_can_begin_again(unix: UnixBoard) -> None:
         "image = open('/m.flm', 'rb').read()\n"
         "slot = server.storage.slot('model1')\n"
         "def chunk(at):\n"
-        "    return {'to': 'model1', 'off': at, 'len': len(image), 'data': image[at : at + 4096],\n"
-        "        'sha': _fieldloop.sha256(image)}\n"
+        "    sha = _fieldloop.sha256(image)\n"
+        "    data = image[at : at + 4096]\n"
+        "    return {'to': 'model1', 'off': at, 'len': len(image), 'sha': sha, 'data': data}\n"
         "commands.push(server, chunk(0))\n"
         "slot.device.left = 2\n"
         "why = outcome(commands.push, server, chunk(4096))\n"
