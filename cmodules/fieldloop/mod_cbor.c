@@ -18,7 +18,8 @@ static mp_obj_t text_of(const fl_cbor_item_t *item) {
 
 static int read_item(fl_cbor_t *at, const uint8_t *base, unsigned depth, mp_obj_t *object);
 
-static int read_inside(fl_cbor_t *at, const uint8_t *base, unsigned depth, const fl_cbor_item_t *head, mp_obj_t *object) {
+static int read_inside(fl_cbor_t *at, const uint8_t *base, unsigned depth, const fl_cbor_item_t *head,
+    mp_obj_t *object) {
     bool is_map = head->type == FL_CBOR_MAP;
     if (depth == 0) {
         return FL_EBADMSG;

@@ -433,7 +433,8 @@ static mp_obj_t link_make_new(const mp_obj_type_t *type, size_t n_args, size_t n
     self->last_ms = (uint32_t)mp_hal_ticks_ms();
     self->gap_done = true;
     (void)fl_deframe_init(&self->deframe, self->rx_block, self->cap, self->dedicated ? FL_DEFRAME_RAW : 0);
-    uint32_t boot = vals[ARG_boot].u_obj == mp_const_none ? 1 : (uint32_t)mp_obj_get_int_truncated(vals[ARG_boot].u_obj);
+    mp_obj_t boot_in = vals[ARG_boot].u_obj;
+    uint32_t boot = boot_in == mp_const_none ? 1 : (uint32_t)mp_obj_get_int_truncated(boot_in);
     fl_session_init(&self->session, boot, self->kept, sizeof(self->kept));
     return MP_OBJ_FROM_PTR(self);
 }

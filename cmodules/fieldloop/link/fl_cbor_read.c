@@ -4,7 +4,10 @@
 
 // The first byte of an item: major type in the top three bits, additional information below.
 enum { UINT = 0, NINT = 1, BYTES = 2, TEXT = 3, ARRAY = 4, MAP = 5, TAG = 6, SIMPLE = 7 };
-enum { AI_FALSE = 20, AI_TRUE = 21, AI_NULL = 22, AI_UNDEFINED = 23, AI_F16 = 25, AI_F32 = 26, AI_F64 = 27, AI_INDEFINITE = 31 };
+enum {
+    AI_FALSE = 20, AI_TRUE = 21, AI_NULL = 22, AI_UNDEFINED = 23,
+    AI_F16 = 25, AI_F32 = 26, AI_F64 = 27, AI_INDEFINITE = 31,
+};
 
 static float f32_of_bits(uint32_t bits) {
     float f;
