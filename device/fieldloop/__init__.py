@@ -46,7 +46,10 @@ def _image_of(path):
 
 
 def active():
-    """(model, store): the model that a host activated and the store of what it learns, or None."""
+    """(model, store): the model that a host activated and the store of what it learns, or None.
+
+    A store has one owner: beside a Server use its `model`, `learner` and `storage.store` instead.
+    """
     from fieldloop.storage import Storage
 
     storage = Storage()
