@@ -355,7 +355,11 @@ def test_a_store_file_that_was_cut_short_is_filled_up(unix: UnixBoard) -> None:
     unix.exec(
         "from fieldloop.slots import FileBlocks\n"
         "with open('/short', 'wb') as f: f.write(b'\\xff' * 5000)\n"
-        "store = _fieldloop.Store(FileBlocks('/short'))\n"
+        "blocks = FileBlocks('/short')\n"
+        "last = bytearray(4096)\n"
+        "blocks.readblocks(15, last)\n"
+        "assert last == b'\\xff' * 4096\n"
+        "store = _fieldloop.Store(blocks)\n"
         "for i in range(40): store.append(1, NO_UID, bytes([i]) * 3000)\n"
         "data = bytearray(3000)\n"
         "_fieldloop.Store(FileBlocks('/short')).read(1, NO_UID, 0, data)\n"
