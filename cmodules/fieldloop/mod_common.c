@@ -41,7 +41,7 @@ void fl_mp_raise_image(int error, size_t bytes) {
     switch (error) {
         case FL_EALIGN:
             mp_raise_ValueError(MP_ERROR_TEXT(
-                "image does not start at a 16-byte boundary; read it into a bytearray, or push it again"));
+                "image does not start at a 16-byte boundary; push it with --romfs, or read it into a bytearray"));
         case FL_ENOTSUP:
             mp_raise_ValueError(MP_ERROR_TEXT(
                 "image needs a newer fieldloop: version, section or operator unknown here; update the firmware"));
