@@ -52,6 +52,7 @@ def test_a_life_in_the_field(cli: Cli, model: Model, tmp_path: Path, name: str) 
     there = cli("run", model.test, *device).json
     assert there["classes"] == here["classes"]
     assert there["outputs"] == here["outputs"]
+    assert there["labels"] == here["labels"] and there["labels"] is not None
 
     learned = cli("learn", model.stream, *device)
     assert learned.code == 0, learned.err

@@ -204,6 +204,23 @@ def test_a_newer_protocol_is_a_version_mismatch(cli: Cli) -> None:
         os.close(far)
 
 
+def test_a_fault_that_the_device_tells_is_shown(cli: Cli) -> None:
+    near, far = os.openpty()
+    tty.setraw(far)
+    server = CodecServer(FdPort(near, os.ttyname(far)))
+    server.fault = "what was learned is stored but not in use: no memory"
+    server.start()
+    device = ("info", "--port", os.ttyname(far), "--dedicated")
+    try:
+        assert server.fault in cli(*device).out
+        assert cli(*device, "--json").json["fault"] == server.fault
+        server.fault = None
+        assert cli(*device, "--json").json["fault"] is None
+    finally:
+        server.stop()
+        os.close(far)
+
+
 def _limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))  # as a full disk would
 

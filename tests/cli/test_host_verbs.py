@@ -57,6 +57,10 @@ def test_doctor_names_what_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     assert {"torch", "C core", "QEMU", "MicroPython source", "serial ports"} <= set(found)
     assert done.json["ok"] == (done.code == 0)
 
+    command, path = found["device package"]["found"].rsplit(" ", 1)
+    assert command == "mpremote mip install"
+    assert Path(path).name == "package.json" and Path(path).is_file()  # a folder is no package
+
     monkeypatch.setenv("PATH", "/nonexistent")
     poor = cli("doctor")
     assert poor.code == 1
@@ -95,6 +99,41 @@ def test_run_takes_a_digit_of_the_data_set(cli: Cli, model: Model) -> None:
     done = cli("run", "--digit", 3, "--model", model.path, "--json")
     assert done.code == 0 and done.json["samples"] == 1
     cli("run", "--digit", 99999, "--model", model.path).refused(2, "0 to 1796", "99999")
+
+
+def test_run_with_what_was_learned(cli: Cli, model: Model, tmp_path: Path) -> None:
+    """A state tells the layers and the memory it was made with; any other file is refused."""
+    from fieldloop.runtime import Learner, LearnerConfig
+    from fieldloop.runtime import Model as HostModel
+
+    stream, test = np.load(model.stream), np.load(model.test)
+    factory = cli("run", model.test, "--model", model.path, "--json").json
+    run = ("run", model.test, "--model", model.path, "--state")
+    for layers, memory in ((1, 0), (2, 30)):
+        host = HostModel(model.image)
+        learner = Learner(host, LearnerConfig(layers=layers, memory=memory, lr=4.0))
+        learner.run(stream["x"], stream["y"].tolist())
+        (tmp_path / "state").write_bytes(learner.state)
+        done = cli(*run, tmp_path / "state", "--json")
+        assert done.code == 0, done.err
+        assert done.json["classes"] == host.classify(test["x"]).tolist()
+        assert done.json["outputs"] != factory["outputs"]
+
+    state = learner.state
+    cases: tuple[tuple[bytes, int, str], ...] = (
+        (b"", 1, "got another"),
+        (model.image, 1, "got another"),
+        (state[:-4], 1, "damaged"),
+        (state[:4] + b"\x02" + state[5:], 4, "version"),
+        (state[:12] + b"\xff" * 4 + state[16:], 1, "damaged"),  # a memory of 4 G samples
+        (state[:6] + b"\x09" + state[7:], 2, "core says"),
+        (state[:16] + bytes(16) + state[32:], 2, "name the model"),
+    )
+    for content, code, says in cases:
+        (tmp_path / "state").write_bytes(content)
+        cli(*run, tmp_path / "state").refused(code, says)
+    cli("run", model.test, "--state", tmp_path / "state").refused(2, "belongs to --model")
+    cli(*run, tmp_path).refused(1, "cannot read")
 
 
 def test_learn_on_this_machine_is_repeatable(cli: Cli, model: Model, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class CodecServer(threading.Thread):
         self.last_raw = False
         self.framings: set[Framing] = set()
         self.break_off = 0  # the number of writes to break off in the middle, as Ctrl-C would
+        self.fault: str | None = None
         self._halt = threading.Event()
 
     def stop(self) -> None:
@@ -180,7 +181,8 @@ class CodecServer(threading.Thread):
     # ---- commands
 
     def _info(self, _: Args) -> Reply:
-        return {
+        told = {} if self.fault is None else {"fault": self.fault}
+        return told | {
             "proto": self.proto,
             "ver": "test",
             "board": "loopback",

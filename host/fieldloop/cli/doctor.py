@@ -156,9 +156,9 @@ def _micropython() -> _Finding:
 
 
 def _device_package() -> _Finding:
-    package = paths.device_dir()
-    if not (package / "package.json").is_file():
-        return _Finding("device package", _BAD, f"not in {package}", "install fieldloop again")
+    package = paths.device_dir() / "package.json"
+    if not package.is_file():
+        return _Finding("device package", _BAD, f"no {package}", "install fieldloop again")
     return _Finding("device package", _OK, f"mpremote mip install {package}")
 
 

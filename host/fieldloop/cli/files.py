@@ -1,4 +1,4 @@
-"""Writing files whole: a full disk or Ctrl-C leaves the old one."""
+"""Files: read in one piece, and written whole: a full disk or Ctrl-C leaves the old one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldloop.errors import FieldloopError
+
+
+def file_bytes(path: Path) -> bytes:
+    """The bytes of a file, or one clear error."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
 
 
 def write_file(path: Path, content: bytes) -> None:

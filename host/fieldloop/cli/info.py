@@ -8,7 +8,8 @@ from typing import Any
 
 from fieldloop.cli import device
 from fieldloop.cli.console import Console, Output, plural, table
-from fieldloop.errors import FieldloopError, UsageError
+from fieldloop.cli.files import file_bytes
+from fieldloop.errors import UsageError
 from fieldloop.image.reader import Image, read_image
 from fieldloop.link import Board
 
@@ -32,15 +33,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
 
 def read_model(path: Path) -> Image:
     """A model file that is sound, or one clear error."""
-    return read_image(model_bytes(path))
-
-
-def model_bytes(path: Path) -> bytes:
-    """The file's bytes."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
+    return read_image(file_bytes(path))
 
 
 def of_image(image: Image) -> Output:
@@ -106,6 +99,7 @@ def _of_device(board: Board) -> Output:
         "free_bytes": info.free_bytes,
         "slots": info.slots,
         "learner": info.learner,
+        "fault": info.fault,
         "model": None,
         "stats": board.stats() if info.learner else None,
     }
@@ -131,6 +125,8 @@ def _of_device(board: Board) -> Output:
             ("input", f"{list(model.input_shape)} int8"),
             ("output", f"{list(model.output_shape)} int8"),
         ]
+    if info.fault is not None:
+        rows.append(("fault", info.fault))
     if data["stats"]:
         learned = data["stats"].get("samples", 0)
         rows.append(("learned", plural(int(learned), "sample")))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldloop.cli import device, samples
 from fieldloop.cli.console import Console, Output, plural
-from fieldloop.cli.files import write_file
-from fieldloop.cli.info import model_bytes
+from fieldloop.cli.files import file_bytes, write_file
 from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _given_settings(args: argparse.Namespace) -> dict[str, Any]:
 def _on_host(args: argparse.Namespace, given: samples.Samples, console: Console) -> Output:
     from fieldloop.runtime import Learner, Model
 
-    model = Model(model_bytes(args.model))
+    model = Model(file_bytes(args.model))
     learner = Learner(model, _config(args))
     labels = samples.check_labels(given.y, learner.classes, args.samples)
     x = model.as_inputs(given.x)

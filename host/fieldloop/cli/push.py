@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fieldloop.cli import device
 from fieldloop.cli.console import Console, Output
-from fieldloop.cli.info import model_bytes
+from fieldloop.cli.files import file_bytes
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.reader import read_image
 from fieldloop.link.replies import BoardInfo
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
-    image = model_bytes(args.file)
+    image = file_bytes(args.file)
     uid = read_image(image).uid.hex()  # what is broken is refused before anything is sent
     with device.chosen(args, console) as board:
         info = board.info()

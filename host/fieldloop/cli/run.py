@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fieldloop.cli import device, samples
 from fieldloop.cli.console import Console, Output
-from fieldloop.cli.info import model_bytes
+from fieldloop.cli.files import file_bytes
 from fieldloop.errors import UsageError
+from fieldloop.image.reader import read_image
 
 HELP = """Predicts samples: on a device with its active model, or with --model on this
 machine, which gives the same bytes."""
@@ -29,19 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--digit", type=int, metavar="N", help="sample N of the digits data set (0 to 1796)"
     )
     parser.add_argument("--model", type=Path, metavar="FILE.flm", help="run it on this machine")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="with --model: what was learned, from pull"
+    )
     device.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     if args.model is not None and device.is_chosen(args):
         raise UsageError("--model runs on this machine; leave --board and --port out")
+    if args.state is not None and args.model is None:
+        raise UsageError("--state belongs to --model; a device runs with what it has learned")
     given = samples.load(args.samples) if args.samples is not None else _digit(args.digit)
     labels: tuple[str, ...] = ()
     real: npt.NDArray[Any]
     if args.model is not None:
-        from fieldloop.runtime import Model
+        from fieldloop.runtime import Learner, Model
 
-        model = Model(model_bytes(args.model))
+        model = Model(file_bytes(args.model))
+        if args.state is not None:
+            Learner.of_state(model, file_bytes(args.state))  # the model keeps it alive
         raw, labels = model.predict_int8(given.x), model.labels
         real = model.outputs[0].dequantize(raw)
     else:
@@ -50,6 +58,8 @@ def run(args: argparse.Namespace, console: Console) -> Output:
             x = samples.quantized(given.x, scale=info.input_scale, zero_point=info.input_zero)
             console.stage("predict")
             raw = board.predict(x, progress=device.Throttle(console))
+            # The protocol tells no class names; they travel in the image.
+            labels = read_image(board.pull("image")).labels
         raw = raw.reshape(len(raw), -1)
         real = (raw.astype(np.float64) - info.output_zero) * info.output_scale
     return _output(given, raw, real, labels)

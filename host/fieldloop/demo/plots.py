@@ -109,7 +109,7 @@ def effort(fields: dict[str, FieldResult]) -> str:
         axes.set_yticks(range(len(names)), [_SHORT[n] for n in names], fontsize=8)
         axes.set_xlim(0, float((forward + backward).max()) * 1.28)
         axes.set_xlabel("multiply-accumulates, millions")
-        axes.legend(frameon=False, fontsize=8, loc="upper right")
+        figure.legend(frameon=False, fontsize=8, ncols=2, loc="outside lower center")
         axes.set_title("Effort")
         return _svg(figure)
 

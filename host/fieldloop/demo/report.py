@@ -21,10 +21,12 @@ h1 { font-size: 28px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 0 0 12px;
 .soft { color: var(--soft); } .lead { font-size: 18px; margin: 0 0 20px; color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 20px 24px; margin: 20px 0; overflow-x: auto; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; }
+.tiles { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; }
+@media (max-width: 760px) { .tiles { grid-template-columns: 1fr; } }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px; }
-.tile b { display: block; font-size: 24px; } .tile span { color: var(--soft); font-size: 14px; }
+.tile b { display: block; font-size: 22px; white-space: nowrap; }
+.tile span { color: var(--soft); font-size: 14px; }
 table { border-collapse: collapse; width: 100%; font-size: 15px; }
 td, th { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }

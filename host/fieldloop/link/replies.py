@@ -47,6 +47,7 @@ class BoardInfo:
     slots: dict[str, int]  # name -> capacity, bytes
     model: ModelInfo | None
     learner: bool
+    fault: str | None  # why the model or the learner of before the restart is not there
     free_bytes: int
     frames: int
     bad_frames: int
@@ -194,6 +195,7 @@ def board_info(reply: Reply) -> BoardInfo:
         slots={name: size for name, size in slots.items() if isinstance(size, int)},
         model=model_info("info", model) if model is not None else None,
         learner=f.flag("learner"),
+        fault=f.text("fault") if f.has("fault") else None,
         free_bytes=f.integer("free"),
         frames=frames,
         bad_frames=bad,

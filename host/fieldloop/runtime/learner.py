@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.errors import UsageError
+from fieldloop.errors import FieldloopError, UsageError, VersionError
 from fieldloop.runtime.core import core
 from fieldloop.runtime.model import (
     Model,
@@ -21,6 +22,7 @@ from fieldloop.runtime.model import (
 )
 
 SETTINGS = "see LearnerConfig for the settings and their ranges"
+_STATE = struct.Struct("<4sHHII16s")  # the beginning of a state, see DESIGN.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,26 @@ class Learner:
         if code != 0:
             _refuse(code)
         self.model.owner = self  # keeps the weights alive as long as the model runs with them
+
+    @classmethod
+    def of_state(cls, model: Model, state: bytes) -> Learner:
+        """A learner that holds this state, with the layers and the memory it was made with."""
+        what = f"learned state of {len(state)} bytes"
+        if len(state) < _STATE.size or state[:4] != b"FLS1":
+            raise FieldloopError(f"{what}: expected one from fieldloop pull or learn, got another")
+        _, version, layers, size, memory, uid = _STATE.unpack_from(state)
+        if version != 1:
+            raise VersionError(f"{what}: expected version 1, got {version}; update fieldloop")
+        if size != len(state) or memory > size:
+            raise FieldloopError(f"{what} is damaged; pull it from the device again")
+        if uid.hex() != model.uid:
+            raise UsageError(
+                f"{what}: expected one of model {model.uid[:8]}, got one of model "
+                f"{uid.hex()[:8]}; name the model it was learned with"
+            )
+        learner = cls(model, LearnerConfig(layers=layers, memory=memory))
+        learner.load(state)
+        return learner
 
     @property
     def classes(self) -> int:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 PASSES = 2
 
-# What the demo learns with; chosen on the seeds 100 to 109, none of which is reported. The papers
-# never forget the largest error (rho = 1). Forgetting it slowly keeps samples from being skipped
-# for the sake of one early outlier, and brings the old classes' loss down to dense training's.
+# What the demo learns with; chosen on the seeds 100 to 109, by their own test splits. Seeds 0 and
+# 1 (missing 8 and 9) were also seen once under an earlier setting, by which seed 1 missed the
+# limit of a single run (.0507); all others were first looked at with these settings.
+# The papers never forget the largest error (rho = 1). Forgetting it slowly keeps samples from
+# being skipped for the sake of one early outlier, and brings the old classes' loss down to dense
+# training's.
 CONFIG = LearnerConfig(
     selector="tinypropv2",
     s_min=0.2,
