@@ -44,17 +44,26 @@ def is_chosen(args: argparse.Namespace) -> bool:
     return args.board is not None or args.port is not None
 
 
-@contextmanager
-def chosen(args: argparse.Namespace, console: Console) -> Iterator[Board]:
-    """The device that the options name, connected; without any, the only serial port there is."""
+def _serial_port(args: argparse.Namespace) -> str | None:
+    """The serial port that the options name, or the only one there is; None: a simulated board."""
     if args.board is not None and args.port is not None:
         raise UsageError("--board and --port name two devices; give one of them")
     port = args.port
     if args.board is not None:
         spec = roster.lookup(args.board)
-        if spec.kind == "serial":
-            port = spec.port
-    if port is None and args.board is not None:
+        if spec.kind != "serial":
+            return None
+        port = spec.port
+    if args.flash is not None or args.map is not None:
+        raise UsageError("--flash and --map belong to a simulated board; name one with --board")
+    return str(port) if port is not None else _only_port()
+
+
+@contextmanager
+def chosen(args: argparse.Namespace, console: Console) -> Iterator[Board]:
+    """The device that the options name, connected; without any, the only serial port there is."""
+    port = _serial_port(args)
+    if port is None:
         # Here, since it brings the builder and the simulator.
         from fieldloop.targets.serving import serving
 
@@ -64,10 +73,6 @@ def chosen(args: argparse.Namespace, console: Console) -> Iterator[Board]:
         ) as device:
             yield device.board
         return
-    if args.flash is not None or args.map is not None:
-        raise UsageError("--flash and --map belong to a simulated board; name one with --board")
-    if port is None:
-        port = _only_port()
     board = connect(
         port, dedicated=args.dedicated, text=console.device_text, timeout=HELLO_SECONDS
     )
@@ -75,6 +80,22 @@ def chosen(args: argparse.Namespace, console: Console) -> Iterator[Board]:
         yield board
     finally:
         board.close()
+
+
+@contextmanager
+def repl(args: argparse.Namespace, console: Console) -> Iterator[str]:
+    """The port of the REPL of the device that the options name."""
+    port = _serial_port(args)
+    if port is not None:
+        yield port
+        return
+    from fieldloop.targets.qemu import QemuBoard
+
+    if roster.lookup(args.board).kind != "qemu":
+        raise UsageError(f"{args.board} has no REPL to go through; name a board")
+    console.stage(f"starting {args.board}")
+    with QemuBoard(args.board, args.map, flash_file=args.flash, progress=console.note) as board:
+        yield board.repl_port
 
 
 def serial_ports() -> list[tuple[str, str]]:

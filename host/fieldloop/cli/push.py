@@ -10,10 +10,16 @@ from fieldloop.cli.console import Console, Output
 from fieldloop.cli.files import file_bytes
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.reader import read_image
+from fieldloop.image.romfs import write_romfs
 from fieldloop.link.replies import BoardInfo
+from fieldloop.targets.romfs import deploy
 
 HELP = """Sends a model to a device and activates it. An interrupted push leaves the
-active model as it is, and goes on where it stopped when it is repeated."""
+active model as it is, and goes on where it stopped when it is repeated.
+
+With --romfs the model goes into the device's ROMFS instead, through the REPL and in
+place of what is there: fieldloop.Model("/rom/FILE.flm") then executes it in place.
+No server is needed on the device for that."""
 EXAMPLE = "fieldloop push digits.flm --board qemu-an386 --flash board.bin"
 
 
@@ -25,12 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-activate", action="store_true", help="only send it; the active model stays"
     )
+    parser.add_argument(
+        "--romfs", action="store_true", help="into the ROMFS, aligned, for fieldloop.Model"
+    )
     device.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     image = file_bytes(args.file)
     uid = read_image(image).uid.hex()  # what is broken is refused before anything is sent
+    if args.romfs:
+        return _to_romfs(args, image, uid, console)
     with device.chosen(args, console) as board:
         info = board.info()
         slot = args.slot or _free_slot(info, image)
@@ -56,6 +67,18 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     }
     state = "sent" if args.no_activate else "active"
     return Output(data, f"{args.file}: {len(image)} bytes in {slot}, {state}")
+
+
+def _to_romfs(args: argparse.Namespace, image: bytes, uid: str, console: Console) -> Output:
+    if args.slot or args.no_activate or args.dedicated:
+        raise UsageError("--romfs goes through the REPL; drop --slot, --no-activate, --dedicated")
+    romfs = write_romfs({args.file.name: image})
+    with device.repl(args, console) as port:
+        console.stage(f"write a ROMFS of {len(romfs)} bytes")
+        deploy(port, romfs)
+    path = f"/rom/{args.file.name}"
+    data = {"path": path, "bytes": len(image), "romfs_bytes": len(romfs), "uid": uid}
+    return Output(data, f"{args.file}: {len(image)} bytes at {path} from the next start on")
 
 
 def _free_slot(info: BoardInfo, image: bytes) -> str:
