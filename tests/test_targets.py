@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -213,7 +214,8 @@ def test_reset_restarts_the_machine_and_keeps_the_ports() -> None:
 
 def test_fault_prints_one_line_and_ends_the_simulator() -> None:
     with qemu.QemuBoard(firmware=firmware("qemu-an386")) as board:
-        board.begin("import machine; machine.mem32[0xF0000000]")
+        with suppress(DeviceError):  # it may be gone before it acknowledges the code
+            board.begin("import machine; machine.mem32[0xF0000000]")
         line = board.wait_for("FIELDLOOP-FAULT")
         assert "pc=" in line and "cfsr=" in line
         deadline = time.monotonic() + 5

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import toolchain
 
 from fieldloop import paths
 from fieldloop.runtime.core import compiler, sources
@@ -36,8 +36,7 @@ TARGETS = {
 MAY_CALL = {"memcpy", "memmove", "memset", "memcmp", "strlen"}  # every port has them
 
 needs_arm = pytest.mark.skipif(
-    shutil.which(f"{ARM}gcc") is None,
-    reason="apt install gcc-arm-none-eabi picolibc-arm-none-eabi",
+    toolchain.missing(qemu=False) is not None, reason=f"needs {toolchain.missing(qemu=False)}"
 )
 
 

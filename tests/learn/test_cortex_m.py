@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import subprocess
 import zlib
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toolchain
 from nets import Net, random_net
 from test_learner import small_net
+from toolchain import GCC, QEMU
 
 from fieldloop import paths
 from fieldloop.runtime import Learner, LearnerConfig, Model, core
 
-GCC, QEMU = "arm-none-eabi-gcc", "qemu-system-arm"
 CPUS = {
     "mps2-an385": ["-mcpu=cortex-m3", "-mfloat-abi=soft"],
     "mps2-an386": ["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"],
@@ -28,7 +28,7 @@ CPUS = {
 MEMORY = {"__flash": 0, "__flash_size": 1 << 22, "__ram": 0x20000000, "__ram_size": 1 << 22}
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which(GCC) and shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}"
+    toolchain.missing(qemu=True) is not None, reason=f"needs {toolchain.missing(qemu=True)}"
 )
 
 

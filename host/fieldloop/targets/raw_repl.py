@@ -21,7 +21,6 @@ from fieldloop.errors import DeviceError, FieldloopError
 
 _BANNER = b"raw REPL; CTRL-B to exit\r\n>"
 _PATIENCE = 1.0  # seconds for a Ctrl-C to be answered before it is sent again
-_SILENCE = 0.2  # seconds after which nothing more is on its way
 _CHUNK = 3072  # bytes of a file sent as one line of code; 4 KiB as base64
 
 
@@ -163,13 +162,17 @@ class _Session:
                         raise
                     continue
                 if attempt > 0:  # the other attempts may have been heard, too
-                    self._port.timeout = _SILENCE
-                    while self._port.read(max(1, self._port.in_waiting)):
-                        pass
-                    self._buffer.clear()
+                    self._port.timeout = self._timeout
+                    self._fall_into_step()
                 return
         finally:
             self._port.timeout = self._timeout
+
+    def _fall_into_step(self) -> None:
+        """Read past answers to earlier attempts: what a device hears later it answers later."""
+        mark = b"in step %d" % time.monotonic_ns()
+        self._port.write(b"print('" + mark + b"')\x04")
+        self._read_until(b"OK" + mark + b"\r\n\x04\x04>", "fall into step")
 
     def leave(self) -> None:
         self._port.write(b"\x02")
