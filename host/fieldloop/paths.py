@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fieldloop.errors import FieldloopError
+
 _PACKAGE = Path(__file__).resolve().parent
 _CARRIED = _PACKAGE / "_data"
 
@@ -53,5 +55,11 @@ def build_dir() -> Path:
         path = Path(cache) / "fieldloop"
     else:
         path = data_root() / "build"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldloopError(
+            f"cannot make the build folder {path}: {error.strerror}; "
+            "set FIELDLOOP_BUILD to a folder that can be written"
+        ) from error
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -172,3 +173,65 @@ def test_the_python_api(model: Model, tmp_path: Path) -> None:
         fieldloop.connect("/dev/ttyX", memory="full"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_two_at_once_on_one_flash_are_refused(cli: Cli, tmp_path: Path, name: str) -> None:
+    need(name)
+    flash = tmp_path / "flash"
+    with fieldloop.connect(name, flash_file=flash) as board:
+        cli("info", "--board", name, "--flash", flash, "-q").refused(1, "board that runs now")
+        assert board.info().model is None  # the first one is none the worse
+    assert cli("info", "--board", name, "--flash", flash).code == 0
+
+
+def test_what_cannot_be_a_flash_is_refused_and_left_alone(cli: Cli, tmp_path: Path) -> None:
+    need("qemu-an386")
+    other, folder = tmp_path / "notes.txt", tmp_path / "folder"
+    other.write_text("keep me")
+    folder.mkdir()
+    board = ("info", "--board", "qemu-an386", "-q", "--flash")
+    cli(*board, other).refused(2, "expected 16777216 bytes, got 7")
+    cli(*board, folder).refused(2, "expected a file")
+    cli(*board, tmp_path / "absent" / "flash").refused(1, "No such file")
+    cli("info", "--board", "unix", "-q", "--flash", other).refused(2, "a folder")
+    assert other.read_text() == "keep me" and list(folder.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_half_flash(tmp_path: Path) -> None:
+    need("qemu-an386")
+    flash = tmp_path / "flash"
+    done = subprocess.run(
+        [
+            *("sh", "-c", 'ulimit -f 100; exec "$@"', "sh", sys.executable, "-m", "fieldloop.cli"),
+            *("info", "--board", "qemu-an386", "-q", "--flash", str(flash)),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"fieldloop: cannot make the flash file {flash}"), done.stderr
+    assert done.stderr.count("\n") == 1 and not flash.exists()
+
+
+def test_sigterm_ends_the_board_and_leaves_nothing(tmp_path: Path) -> None:
+    need("qemu-an386")
+    code = (
+        "import sys, time\nfrom fieldloop.cli import info, main\n"
+        "def wait(board):\n    print('at work', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
+        "info._of_device = wait\n"
+        "sys.argv = ['fieldloop', 'info', '--board', 'qemu-an386', '-q']\nmain.entry()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "at work\n"
+    assert list(tmp_path.iterdir()) != []
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143 and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

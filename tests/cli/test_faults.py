@@ -319,3 +319,33 @@ def test_a_closed_pipe_is_no_fault(model: Model) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.wait()
+
+
+@pytest.mark.parametrize("flag", ["--json", "-q"])
+def test_a_full_stdout_is_one_line(model: Model, flag: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fieldloop.cli", "info", str(model.path), flag],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "fieldloop: No space left on device\n")
+
+
+def test_an_output_that_cannot_be_is_told_before_the_work(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep me")
+    for out, says in ((tmp_path, "Is a directory"), (tmp_path / "file" / "x", "cannot write")):
+        for words in (("train", "digits"), ("compile", "digits")):
+            done = cli(*words, "-o", out)
+            done.refused(1, says)
+            assert "%" not in done.err  # no progress was made
+        cli("pull", "--port", "/nonexistent", "-o", out).refused(1, says)
+
+
+def test_a_build_folder_that_cannot_be(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FIELDLOOP_BUILD", str(tmp_path / "file"))
+    cli("demo").refused(1, "build folder", "FIELDLOOP_BUILD")

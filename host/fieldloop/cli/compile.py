@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.digit_options import add_digit_arguments
-from fieldloop.cli.files import write_file
+from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.errors import DoesNotFitError, FieldloopError, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
+    prepare_file(args.output)
     console.stage(f"compile {args.source}")
     compiled = _digits(args, console) if args.source == "digits" else _file(args)
     report = compiled.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -23,6 +24,24 @@ def file_bytes(path: Path) -> bytes:
         raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
 
 
+def prepare_file(path: Path | None) -> None:
+    """Refuses a place that cannot be written, before the work is done and not after."""
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> FieldloopError:
+    return FieldloopError(f"cannot write {path}: {error.strerror}; choose another place")
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Writes beside the place, then moves there; makes the folder."""
     try:
@@ -38,9 +57,7 @@ def write_file(path: Path, content: bytes) -> None:
                 os.unlink(beside)
             raise
     except OSError as error:
-        raise FieldloopError(
-            f"cannot write {path}: {error.strerror}; choose another place"
-        ) from error
+        raise _cannot_write(path, error) from error
 
 
 def write_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:

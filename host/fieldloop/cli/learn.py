@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldloop.cli import device, samples
 from fieldloop.cli.console import Console, Output, plural
-from fieldloop.cli.files import file_bytes, write_file
+from fieldloop.cli.files import file_bytes, prepare_file, write_file
 from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         raise UsageError("--model learns on this machine; leave --board and --port out")
     if args.output is not None and args.model is None:
         raise UsageError("--output belongs to --model; fetch a device's state by fieldloop pull")
+    prepare_file(args.output)
     given = samples.load(args.samples)
     if args.model is not None:
         return _on_host(args, given, console)

@@ -10,11 +10,13 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from types import ModuleType
+from contextlib import suppress
+from types import FrameType, ModuleType
 
 from fieldloop import __version__
 from fieldloop.cli.console import Console, Output
@@ -46,7 +48,19 @@ class _Parser(argparse.ArgumentParser):
 
 def entry() -> None:
     """The program `fieldloop`."""
-    sys.exit(main())
+    # What was begun is ended in order: a simulated board off, temporary files gone.
+    for number in (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ())):
+        signal.signal(number, _terminated)
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already, by main()
+        _discard_output()
+    sys.exit(code)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _told(console, as_json, "interrupted; what was committed on a device is safe", 130)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more may be written there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # whoever read it has seen enough
         return 1
     except FieldloopError as error:
         if debug:
@@ -129,8 +142,14 @@ def _verb_parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
 def _told(console: Console, as_json: bool, text: str, code: int) -> int:
     console.error(_one_line(text))
     if as_json:
-        _print({"ok": False, "error": _one_line(text), "exit_code": code})
+        with suppress(OSError):  # it may be what failed
+            _print({"ok": False, "error": _one_line(text), "exit_code": code})
     return code
+
+
+def _discard_output() -> None:
+    """Nothing more can be written to stdout, what Python has buffered for it included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print(result: dict[str, object] | str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fieldloop.cli import device
 from fieldloop.cli.console import Console, Output
-from fieldloop.cli.files import write_file
+from fieldloop.cli.files import prepare_file, write_file
 
 HELP = "Fetches what a device has learned (its newest commit), or the model it runs."
 EXAMPLE = "fieldloop pull -o learned.state --board qemu-an386 --flash board.bin"
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
+    prepare_file(args.output)
     with device.chosen(args, console) as board:
         board.model()
         console.stage(f"pull the {args.kind}")

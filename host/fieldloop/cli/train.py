@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fieldloop.cli.console import Console, Output
 from fieldloop.cli.digit_options import add_digit_arguments
-from fieldloop.cli.files import write_file
+from fieldloop.cli.files import prepare_file, write_file
 
 if TYPE_CHECKING:
     from fieldloop.train.digits import TrainedDigits
@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
+    prepare_file(args.output)
+    prepare_file(args.samples and args.samples / "test.npz")
     from fieldloop.train.digits import train_digits
 
     shown = ""

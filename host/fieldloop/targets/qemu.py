@@ -27,12 +27,11 @@ from types import TracebackType
 from typing import Any, cast
 
 from fieldloop.errors import DeviceError, FieldloopError, UsageError
-from fieldloop.targets import build, roster
+from fieldloop.targets import build, flash, roster
 from fieldloop.targets.raw_repl import RawRepl
 
 QEMU = "qemu-system-arm"
 BOOT_SECONDS = 20.0
-UNIQUE_ID_FROM_END = 56  # within the header at the file's end, see boards/mps2/simflash.c
 
 _PTY = re.compile(rb"char device redirected to (\S+) \(label (\w+)(?:-base)?\)")
 
@@ -40,20 +39,6 @@ _PTY = re.compile(rb"char device redirected to (\S+) \(label (\w+)(?:-base)?\)")
 def missing_tools() -> list[str]:
     """The programs that a simulated board needs and this machine lacks."""
     return build.missing_tools("qemu") + ([] if shutil.which(QEMU) else [QEMU])
-
-
-def create_flash(path: Path, spec: roster.TargetSpec, unique_id: bytes | None = None) -> None:
-    """Make a new flash file, which the firmware erases at its first start.
-
-    `unique_id` is what machine.unique_id() gives: 8 bytes, by default random ones.
-    """
-    identity = os.urandom(8) if unique_id is None else unique_id
-    if len(identity) != 8:
-        raise UsageError(f"unique_id: expected 8 bytes, got {len(identity)}")
-    with path.open("wb") as file:
-        file.truncate(spec.psram_size)
-        file.seek(spec.psram_size - UNIQUE_ID_FROM_END)
-        file.write(identity)
 
 
 class QemuBoard:
@@ -74,6 +59,7 @@ class QemuBoard:
     ) -> None:
         """`flash_file` is made when absent and stays; without one the flash lasts as long as the
         object. `icount` counts instructions (simboard.count) and is slower at serial traffic.
+        `unique_id` is what machine.unique_id() gives: 8 bytes, by default random ones.
         """
         self.spec = roster.lookup(name)
         if self.spec.kind != "qemu":
@@ -86,6 +72,10 @@ class QemuBoard:
             )
         self.memory = self.spec.memory(memory)
         self.icount = icount
+        if unique_id is not None and len(unique_id) != 8:
+            raise UsageError(f"unique_id: expected 8 bytes, got {len(unique_id)}")
+        if flash_file is not None and flash_file.exists():
+            flash.check(flash_file, self.spec.psram_size)
         self.firmware = firmware or build.build_firmware(name, self.memory.name, progress=progress)
         self._folder: Path | None = None
         if flash_file is None:
@@ -93,7 +83,12 @@ class QemuBoard:
             flash_file = self._folder / "flash.bin"
         self.flash_file = flash_file
         if not flash_file.exists():
-            create_flash(flash_file, self.spec, unique_id)
+            try:
+                flash.create(flash_file, self.spec.psram_size, unique_id or os.urandom(8))
+            except BaseException:
+                self._remove_folder()
+                raise
+        self._lock = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, str] = {}
         self._held: list[int] = []
@@ -108,9 +103,10 @@ class QemuBoard:
             return self
         self._forget()
         self._console = _Console()
-        self._process = _spawn(self._command())
-        self._console.follow(self._process)
+        self._lock = flash.hold(self.flash_file)
         try:
+            self._process = _spawn(self._command(), self._lock)
+            self._console.follow(self._process)
             self._ports = self._console.wait_for_ports(BOOT_SECONDS)
             # Held open: QEMU looks for a reader of a closed pty only once a second.
             self._held = [os.open(p, os.O_RDWR | os.O_NOCTTY) for p in self._ports.values()]
@@ -136,9 +132,12 @@ class QemuBoard:
     def close(self) -> None:
         """End the simulation; a flash that was not given is removed."""
         self.kill()
+        self._remove_folder()
+        _living.discard(self)
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        _living.discard(self)
 
     def __enter__(self) -> QemuBoard:
         return self.start()
@@ -246,13 +245,13 @@ class QemuBoard:
     # ---- inside ----
 
     def _command(self) -> list[str]:
-        flash = str(self.flash_file).replace(",", ",,")
+        path = str(self.flash_file).replace(",", ",,")
         size = self.spec.psram_size
         command = [
             # The kernel ends QEMU should this process die, even by SIGKILL.
             *("setpriv", "--pdeathsig", "SIGKILL", QEMU),
             *("-machine", f"{self.spec.machine},memory-backend=flash"),
-            *("-object", f"memory-backend-file,id=flash,size={size},mem-path={flash},share=on"),
+            *("-object", f"memory-backend-file,id=flash,size={size},mem-path={path},share=on"),
             *("-display", "none", "-monitor", "none", "-nodefaults", "-semihosting"),
             # Behind a multiplexer, which reads ahead, a port receives about four times as fast;
             # its escape character must be none that a byte can have.
@@ -271,9 +270,10 @@ class QemuBoard:
         return self._ports[label]
 
     def _forget(self) -> None:
-        for descriptor in self._held:
-            os.close(descriptor)
-        self._held = []
+        for descriptor in (*self._held, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._held, self._lock = [], -1
         self._ports = {}
 
 
@@ -343,13 +343,13 @@ class _Console:
 # ---- no QEMU outlives us ----
 
 _living: weakref.WeakSet[QemuBoard] = weakref.WeakSet()
-_requests: queue.SimpleQueue[tuple[list[str], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
+_requests: queue.SimpleQueue[tuple[list[str], int, queue.SimpleQueue[Any]]] = queue.SimpleQueue()
 _spawner: threading.Thread | None = None
 _spawner_lock = threading.Lock()
 
 
-def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a process from a thread that lives as long as we do.
+def _spawn(command: list[str], lock: int) -> subprocess.Popen[bytes]:
+    """Start a process, which holds the lock too, from a thread that lives as long as we do.
 
     The parent-death signal is sent when the *thread* that forked ends, so the caller's own thread
     will not do.
@@ -360,7 +360,7 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
             _spawner = threading.Thread(target=_serve_spawns, daemon=True, name="fieldloop-qemu")
             _spawner.start()
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    _requests.put((command, answer))
+    _requests.put((command, lock, answer))
     result = answer.get()
     if isinstance(result, OSError):
         raise DeviceError(f"cannot start {QEMU}: {result}") from result
@@ -369,7 +369,7 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
 
 def _serve_spawns() -> None:
     while True:
-        command, answer = _requests.get()
+        command, lock, answer = _requests.get()
         try:
             answer.put(
                 subprocess.Popen(
@@ -377,6 +377,7 @@ def _serve_spawns() -> None:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
+                    pass_fds=[lock],
                     start_new_session=True,  # Ctrl-C at the terminal is for us, not for QEMU
                 )
             )

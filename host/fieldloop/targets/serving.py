@@ -87,7 +87,7 @@ def serving(
         if memory is not None or icount:
             raise UsageError("unix has neither memory maps nor icount; only qemu boards do")
         if flash_file is not None:
-            flash_file.mkdir(parents=True, exist_ok=True)
+            _make_folder(flash_file)
         target = UnixBoard(root=flash_file, progress=progress)
     else:
         raise UsageError(f"{name} is a real board: reach it by its port")
@@ -102,6 +102,15 @@ def serving(
             yield device
         finally:
             device.close()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: the unix port remembers in a folder, this cannot be one: {error.strerror}"
+        ) from error
 
 
 def _let_it_start(device: Device) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from fieldloop import paths
 from fieldloop.errors import DeviceError, FieldloopError
-from fieldloop.targets import build
+from fieldloop.targets import build, flash
 from fieldloop.targets.raw_repl import RemoteError
 
 _ENVIRONMENT = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0"}
@@ -59,6 +59,7 @@ class UnixBoard:
         self.root = root or Path(tempfile.mkdtemp(prefix="fieldloop-unix-"))
         self.link_fd = -1
         self._slave_fd = -1
+        self._lock = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
 
@@ -69,6 +70,7 @@ class UnixBoard:
         if self.running:
             return self
         self._forget()
+        self._lock = flash.hold(self.root)
         # Both ends stay open here, so that the port's name lives as long as the process.
         self.link_fd, self._slave_fd = os.openpty()
         tty.setraw(self._slave_fd)
@@ -78,7 +80,7 @@ class UnixBoard:
             [self.firmware.elf, "-X", "heapsize=8M", agent, self.root, paths.device_dir()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=[self.link_fd],
+            pass_fds=[self.link_fd, self._lock],
             env={**os.environ, **_ENVIRONMENT},
             start_new_session=True,
         )
@@ -205,10 +207,10 @@ class UnixBoard:
         return taken
 
     def _forget(self) -> None:
-        for descriptor in (self.link_fd, self._slave_fd):
+        for descriptor in (self.link_fd, self._slave_fd, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.link_fd = self._slave_fd = -1
+        self.link_fd = self._slave_fd = self._lock = -1
         if self._process is not None:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
