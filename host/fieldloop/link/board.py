@@ -85,6 +85,8 @@ class Board:
 
     def paint(self, value: int) -> None:
         """Fills the arena with a byte; `memory()` then tells the highest one that changed."""
+        if not 0 <= value <= 255:
+            raise UsageError(f"paint: expected a byte, 0 to 255, got {value}")
         self.client.write(MEM, {"paint": value}, what="paint the arena")
 
     # ---- models

@@ -23,12 +23,12 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 from fieldloop.errors import DeviceError, FieldloopError, UsageError
 from fieldloop.targets import build, flash, roster
 from fieldloop.targets.raw_repl import RawRepl
+from fieldloop.targets.repl_target import ReplTarget
 
 QEMU = "qemu-system-arm"
 BOOT_SECONDS = 20.0
@@ -41,7 +41,7 @@ def missing_tools() -> list[str]:
     return build.missing_tools("qemu") + ([] if shutil.which(QEMU) else [QEMU])
 
 
-class QemuBoard:
+class QemuBoard(ReplTarget):
     """One simulated board. Building its firmware is part of making it."""
 
     kind = "qemu"
@@ -142,14 +142,6 @@ class QemuBoard:
     def __enter__(self) -> QemuBoard:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     @property
     def running(self) -> bool:
         """True while the simulator runs, also after a power cut inside it."""
@@ -193,25 +185,8 @@ class QemuBoard:
         """Starts of the machine since start(): 1, and one more for each machine.reset()."""
         return self.console.count("FIELDLOOP-BOOT")
 
-    # ---- bring-up, see Target ----
-
-    def exec(self, code: str, *, timeout: float = 10.0, soft_reset: bool = False) -> str:
-        return RawRepl(self.repl_port).exec(code, timeout=timeout, soft_reset=soft_reset)
-
-    def begin(self, code: str) -> None:
-        RawRepl(self.repl_port).begin(code)
-
-    def interrupt(self) -> None:
-        RawRepl(self.repl_port).interrupt()
-
-    def eval(self, expression: str, *, timeout: float = 10.0) -> Any:
-        return RawRepl(self.repl_port).eval(expression, timeout=timeout)
-
-    def put(self, path: str, content: bytes) -> None:
-        RawRepl(self.repl_port).put(path, content)
-
-    def get(self, path: str) -> bytes:
-        return RawRepl(self.repl_port).get(path)
+    def _repl(self) -> RawRepl:
+        return RawRepl(self.repl_port)
 
     # ---- the flash, from outside ----
 

@@ -22,18 +22,18 @@ import tty
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fieldloop import paths
 from fieldloop.errors import DeviceError, FieldloopError
 from fieldloop.targets import build, flash
 from fieldloop.targets.raw_repl import RemoteError
+from fieldloop.targets.repl_target import ClosedByWith
 
 _ENVIRONMENT = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0"}
 
 
-class UnixBoard:
+class UnixBoard(ClosedByWith):
     """One process of the unix port with a file system and a link of its own.
 
     `root` is the folder that the device sees as /; without one it is a temporary one. kill() and
@@ -106,14 +106,6 @@ class UnixBoard:
 
     def __enter__(self) -> UnixBoard:
         return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def running(self) -> bool:
