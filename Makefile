@@ -15,8 +15,8 @@ test: setup .venv/.dev check
 
 # Format, lint and types.
 check: setup .venv/.dev
-	$(BIN)/ruff format --check host device tests boards
-	$(BIN)/ruff check host device tests boards
+	$(BIN)/ruff format --check host device tests boards bench
+	$(BIN)/ruff check host device tests boards bench
 	$(BIN)/mypy
 
 setup: .venv/.run

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import serial
 from images import CLASSES, digits_image, samples
 from package import install, serve
 
@@ -335,6 +336,19 @@ def test_console_with_prints_between(board: Any) -> None:
     board.interrupt()
     assert "ready" in board.exec("print('ready', s.learner is not None)")
     assert board.eval("s.learner.seq") > 0
+
+
+@pytest.mark.fieldloop_board(only=("qemu",))
+def test_what_follows_ctrl_c_is_left_to_the_repl(board: Any) -> None:
+    """Both arrive at once, as mpremote sends them: the server must not take the second."""
+    install(board)
+    serve(board, console=True)
+    with connect(board.repl_port, dedicated=False) as device:
+        device.info()  # it serves
+    with serial.Serial(board.repl_port, timeout=5, exclusive=True) as port:
+        port.write(b"\r\x03\r\x01")
+        banner = b"raw REPL; CTRL-B to exit\r\n>"
+        assert port.read_until(banner).endswith(banner)
 
 
 @pytest.mark.fieldloop_board(only=("qemu",))
