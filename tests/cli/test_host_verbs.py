@@ -12,7 +12,10 @@ from cli_helpers import Cli, Model
 
 from fieldloop.cli.main import VERBS
 from fieldloop.image.reader import read_image
+from fieldloop.runtime import Model as Runtime
+from fieldloop.runtime import learner_sizes
 from fieldloop.targets import roster
+from fieldloop.train.field import CONFIG
 
 
 def test_help_is_quick_and_loads_no_verb() -> None:
@@ -78,7 +81,11 @@ def test_info_of_a_file(cli: Cli, model: Model) -> None:
     assert done.json["labels"] == list("0123456789")
     assert done.json["rehearsal_samples"] == 160
     assert sum(op["trainable"] for op in done.json["operators"]) == 2
-    assert "96256 multiply-accumulates" in cli("info", model.path).out
+    text = cli("info", model.path).out
+    assert "96256 multiply-accumulates" in text
+    total = done.json["arena_bytes"]["learn"] + done.json["learner_bytes"]
+    assert done.json["learner_bytes"] == learner_sizes(Runtime(model.image), CONFIG).total_bytes
+    assert f"{total} bytes" in text
 
 
 def test_run_on_this_machine(cli: Cli, model: Model, tmp_path: Path) -> None:

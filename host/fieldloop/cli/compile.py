@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import prepare_file, write_file
+from fieldloop.cli.ram import learn_row, learner_bytes
 from fieldloop.errors import DoesNotFitError, FieldloopError, UsageError
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         ("work", f"{report.macs} multiply-accumulates"),
     ]
     if report.ram_learn_bytes is not None:
-        total = report.ram_learn_bytes + learner
-        rows.insert(2, ("RAM to learn", f"{total} bytes, {learner} of them the learner's own"))
+        rows.insert(2, learn_row(report.ram_learn_bytes, learner))
     layers: list[tuple[str, ...]] = [("layer", "output", "MACs", "weights", "learns")]
     layers += [
         (
@@ -78,14 +78,11 @@ def run(args: argparse.Namespace, console: Console) -> Output:
 
 
 def _learner_bytes(compiled: Compiled, ram_limit: int | None) -> int:
-    """The learner's own RAM with the settings of `fieldloop learn`; 0 when nothing can learn."""
-    from fieldloop.runtime import Model, learner_sizes
-    from fieldloop.train.field import CONFIG
-
+    """The learner's own RAM, 0 when nothing can learn; DoesNotFitError when it is too much."""
     arena = compiled.report.ram_learn_bytes
     if arena is None:
         return 0
-    learner = learner_sizes(Model(compiled.image), CONFIG).total_bytes
+    learner = learner_bytes(compiled.image)
     if ram_limit is not None and arena + learner > ram_limit:
         raise DoesNotFitError(
             f"learning with model {compiled.graph.name} in RAM (--learn 0 leaves it out)",

@@ -9,8 +9,9 @@ from typing import Any
 from fieldloop.cli import device
 from fieldloop.cli.console import Console, Output, plural, table
 from fieldloop.cli.files import file_bytes
-from fieldloop.errors import UsageError
-from fieldloop.image.reader import Image, read_image
+from fieldloop.cli.ram import learn_row, learner_bytes
+from fieldloop.errors import FieldloopError, UsageError
+from fieldloop.image.reader import read_image
 from fieldloop.link import Board
 
 HELP = "Tells about a model file; without one, about a device and the model that is active there."
@@ -26,21 +27,26 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     if args.file is not None:
         if device.is_chosen(args):
             raise UsageError("info tells about a file or a device; give one of them")
-        return of_image(read_model(args.file))
+        return of_image(file_bytes(args.file))
     with device.chosen(args, console) as board:
         return _of_device(board)
 
 
-def read_model(path: Path) -> Image:
-    """A model file that is sound, or one clear error."""
-    return read_image(file_bytes(path))
-
-
-def of_image(image: Image) -> Output:
-    """What an image says about itself."""
+def of_image(content: bytes) -> Output:
+    """What an image says about itself, and what it takes."""
+    image = read_image(content)
     x, y = image.input_tensor(), image.output_tensor()
     plans = {plan.kind.name.lower(): plan.arena_bytes for plan in image.plans}
     trained = {layer.op: layer.lr_scale for layer in image.trainables}
+    ram = [("RAM to infer", f"{plans['infer']} bytes")] if "infer" in plans else []
+    learner: int | None = 0
+    if trained and "learn" in plans:
+        try:
+            learner = learner_bytes(content)
+            ram.append(learn_row(plans["learn"], learner))
+        except FieldloopError as error:  # no compiler for the core, say: the rest can be told
+            learner = None
+            ram.append(("RAM to learn", f"{plans['learn']} bytes and the learner's own: {error}"))
     data: dict[str, Any] = {
         "uid": image.uid.hex(),
         "version": f"{image.version[0]}.{image.version[1]}",
@@ -49,6 +55,7 @@ def of_image(image: Image) -> Output:
         "input": {"shape": list(x.shape), "scale": x.scale, "zero_point": x.zero_point},
         "output": {"shape": list(y.shape), "scale": y.scale, "zero_point": y.zero_point},
         "arena_bytes": plans,
+        "learner_bytes": learner,  # on top of the arena; None: cannot be told here
         "labels": list(image.labels),
         "operators": [
             {
@@ -69,7 +76,7 @@ def of_image(image: Image) -> Output:
         ("input", f"{list(x.shape)} int8, scale {x.scale:.6g}, zero point {x.zero_point}"),
         ("output", f"{list(y.shape)} int8, scale {y.scale:.6g}, zero point {y.zero_point}"),
         ("work", f"{image.macs} multiply-accumulates"),
-        *((f"RAM to {kind}", f"{size} bytes") for kind, size in plans.items()),
+        *ram,
         ("labels", " ".join(image.labels) or "none"),
         ("old samples", plural(data["rehearsal_samples"], "sample")),
         *((key, str(value)) for key, value in image.meta.items()),
