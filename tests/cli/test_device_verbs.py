@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,18 +14,10 @@ from cli_helpers import Cli, Model
 
 import fieldloop
 from fieldloop.errors import UsageError
-from fieldloop.targets import build, qemu, roster
+from fieldloop.targets import roster
+from fieldloop.targets.pytest_plugin import need
 
 BOARDS = ("unix", "qemu-an386")
-
-
-def need(name: str) -> None:
-    kind = roster.lookup(name).kind
-    missing = qemu.missing_tools() if kind == "qemu" else build.missing_tools(kind)
-    if kind == "qemu" and shutil.which("setpriv") is None:
-        missing.append("setpriv")
-    if missing:
-        pytest.skip(f"{name} needs {', '.join(missing)}")
 
 
 @pytest.mark.parametrize("name", BOARDS)

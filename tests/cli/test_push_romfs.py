@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli_helpers import Cli, Model
-from test_device_verbs import need
 
+from fieldloop.targets.pytest_plugin import need
 from fieldloop.targets.qemu import QemuBoard
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -166,12 +166,16 @@ def _on_device(
     xs, ys = data.stream(field.PASSES, options.seed)
     stream = host.as_inputs(xs)
     flash, fresh = folder / "flash", folder / "fresh"
-    with clock.stage("boot", f"build and boot {spec.title}"):
-        session = serving(
-            options.board, memory=options.memory, flash_file=flash, progress=reporter.note
-        )
-        device = session.__enter__()
-    try:
+    with ExitStack() as powered:
+        with clock.stage("boot", f"build and boot {spec.title}"):
+            device = powered.enter_context(
+                serving(
+                    options.board,
+                    memory=options.memory,
+                    flash_file=flash,
+                    progress=reporter.note,
+                )
+            )
         board = device.board
         with clock.stage("push", f"push the model, {len(image)} bytes"):
             board.push(image, to=SLOT, progress=reporter.progress)
@@ -193,8 +197,6 @@ def _on_device(
         with clock.stage("power_cut", "cut the power, boot, look what is left, pull it home"):
             survived, state = _cut_and_look(device, x_test, after)
         firmware = device.target.firmware
-    finally:
-        session.__exit__(None, None, None)
 
     learner = Learner(host, config)
     learner.run(stream, ys.tolist())

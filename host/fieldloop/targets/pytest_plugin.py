@@ -14,7 +14,6 @@ chooses the memory map, counts instructions, and names the kinds of target that 
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -66,15 +65,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("board", board_names(metafunc.config), indirect=True)
 
 
+def need(name: str) -> None:
+    """Skips the test when this machine lacks what a target is built and run with."""
+    kind = roster.lookup(name).kind
+    missing = qemu.missing_tools() if kind == "qemu" else build.missing_tools(kind)
+    if missing:
+        pytest.skip(f"{name} needs {', '.join(missing)}")
+
+
 @functools.cache
 def firmware(name: str, memory: str | None = None) -> build.Firmware:
     """The firmware of a target, built at most once in a test run; skips when tools are absent."""
-    kind = roster.lookup(name).kind
-    missing = qemu.missing_tools() if kind == "qemu" else build.missing_tools(kind)
-    if kind == "qemu" and shutil.which("setpriv") is None:
-        missing.append("setpriv")
-    if missing:
-        pytest.skip(f"{name} needs {', '.join(missing)}")
+    need(name)
     return build.build_firmware(name, memory)
 
 

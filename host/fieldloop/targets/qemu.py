@@ -38,7 +38,8 @@ _PTY = re.compile(rb"char device redirected to (\S+) \(label (\w+)(?:-base)?\)")
 
 def missing_tools() -> list[str]:
     """The programs that a simulated board needs and this machine lacks."""
-    return build.missing_tools("qemu") + ([] if shutil.which(QEMU) else [QEMU])
+    tools = (QEMU, "setpriv")
+    return build.missing_tools("qemu") + [tool for tool in tools if shutil.which(tool) is None]
 
 
 class QemuBoard(ReplTarget):
