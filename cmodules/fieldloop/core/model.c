@@ -50,9 +50,55 @@ static const fl_plan_t *find_plan(const fl_model_t *m, uint32_t kind) {
     return NULL;
 }
 
-size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind) {
+static fl_map_dims_t map_dims(const fl_tensor_t *x, const fl_tensor_t *y) {
+    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    return d;
+}
+
+uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant) {
+    if (op >= m->op_count) {
+        return 0;
+    }
+    const fl_op_t *o = &m->ops[op];
+    const fl_tensor_t *x = &m->tensors[o->in[0]];
+    const fl_map_dims_t d = map_dims(x, &m->tensors[o->out[0]]);
+    if (x->dtype != FL_I8) {
+        return 0;
+    }
+    switch (o->opcode) {
+    case FL_OP_CONV2D:
+        return fl_conv2d_scratch(variant, &o->p.conv, &d);
+    case FL_OP_DEPTHWISE_CONV2D:
+        return fl_depthwise_conv2d_scratch(variant, &o->p.conv, &d);
+    case FL_OP_FULLY_CONNECTED: {
+        const fl_tensor_t *w = &m->tensors[o->in[1]];
+        return fl_fully_connected_scratch(variant, w->shape[0], w->shape[1]);
+    }
+    default:
+        return 0;
+    }
+}
+
+// Where the kernels' scratch begins: behind the activations.
+static uint32_t scratch_from(const fl_plan_t *plan) {
+    return (plan->arena_bytes + FL_IMAGE_ALIGN - 1) & ~(uint32_t)(FL_IMAGE_ALIGN - 1);
+}
+
+size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_variant_t variant) {
     const fl_plan_t *plan = find_plan(m, plan_kind);
-    return plan ? plan->arena_bytes : 0;
+    if (!plan) {
+        return 0;
+    }
+    uint32_t scratch = 0;
+    for (uint32_t i = 0; i < m->op_count; i++) {
+        const uint32_t need = fl_model_op_scratch(m, i, variant);
+        scratch = need > scratch ? need : scratch;
+    }
+    return scratch ? (size_t)scratch_from(plan) + scratch : plan->arena_bytes;
+}
+
+size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind) {
+    return fl_model_variant_arena_bytes(m, plan_kind, fl_kernels_variant());
 }
 
 int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_bytes) {
@@ -63,12 +109,14 @@ int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_b
     if ((uintptr_t)arena % FL_IMAGE_ALIGN != 0) {
         return FL_EALIGN;
     }
-    if (!arena || arena_bytes < plan->arena_bytes) {
+    const size_t need = fl_model_arena_bytes(m, plan_kind);
+    if (!arena || arena_bytes < need) {
         return FL_ENOMEM;
     }
     m->plan = (const uint32_t *)(const void *)(plan + 1);
     m->arena = arena;
-    m->arena_bytes = plan->arena_bytes;
+    m->arena_bytes = (uint32_t)need;
+    m->scratch = need > plan->arena_bytes ? m->arena + scratch_from(plan) : NULL;
     return FL_OK;
 }
 
@@ -128,12 +176,20 @@ const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op) {
     return o ? o->b : (const int32_t *)fl_model_tensor(m, m->ops[op].in[2]);
 }
 
+// Worked out on the host for the image's weights: those of a layer in training have none.
+static const int32_t *folded_bias(const fl_model_t *m, uint32_t op) {
+    if (m->ops[op].in[3] == FL_NO_TENSOR || find_override(m, op)) {
+        return NULL;
+    }
+    return fl_model_tensor(m, m->ops[op].in[3]);
+}
+
 static void run_weighted(const fl_model_t *m, uint32_t index) {
     const fl_op_t *op = &m->ops[index];
     const fl_tensor_t *x = &m->tensors[op->in[0]];
     const fl_tensor_t *w = &m->tensors[op->in[1]];
     const fl_tensor_t *y = &m->tensors[op->out[0]];
-    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    const fl_map_dims_t d = map_dims(x, y);
     const fl_quant_t q = {
         .x_zero = x->zero_point,
         .out_zero = y->zero_point,
@@ -141,18 +197,21 @@ static void run_weighted(const fl_model_t *m, uint32_t index) {
         .act_max = op->act_max,
         .requant = (const fl_requant_t *)(const void *)(m->image + op->requant),
         .requant_stride = op->requant_count > 1,
+        .w_zero = w->zero_point,
+        .folded = folded_bias(m, index),
+        .flags = op->flags,
     };
     const int8_t *in = activation(m, op->in[0]);
     const int8_t *weights = fl_model_weights(m, index);
     const int32_t *bias = fl_model_bias(m, index);
     int8_t *out = activation(m, op->out[0]);
     if (op->opcode == FL_OP_CONV2D) {
-        fl_conv2d(&op->p.conv, &q, &d, in, weights, bias, out);
+        fl_conv2d(&op->p.conv, &q, &d, in, weights, bias, m->scratch, out);
     } else if (op->opcode == FL_OP_DEPTHWISE_CONV2D) {
-        fl_depthwise_conv2d(&op->p.conv, &q, &d, in, weights, bias, out);
+        fl_depthwise_conv2d(&op->p.conv, &q, &d, in, weights, bias, m->scratch, out);
     } else {
         const int32_t cols = w->shape[1];
-        fl_fully_connected(&q, (int32_t)x->bytes / cols, w->shape[0], cols, in, weights, bias, out);
+        fl_fully_connected(&q, (int32_t)x->bytes / cols, w->shape[0], cols, in, weights, bias, m->scratch, out);
     }
 }
 
@@ -173,7 +232,7 @@ static void run_op(const fl_model_t *m, uint32_t index) {
     const fl_op_t *op = &m->ops[index];
     const fl_tensor_t *x = &m->tensors[op->in[0]];
     const fl_tensor_t *y = &m->tensors[op->out[0]];
-    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    const fl_map_dims_t d = map_dims(x, y);
     const int8_t *in = activation(m, op->in[0]);
     int8_t *out = activation(m, op->out[0]);
     switch (op->opcode) {

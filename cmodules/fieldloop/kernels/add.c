@@ -1,8 +1,8 @@
 // Addition of two tensors with scales of their own.
-#include "fieldloop/fl_kernels.h"
+#include "kernels/variants.h"
 #include "requant.h"
 
-void fl_add(const fl_add_params_t *p, const fl_add_quant_t *q, int32_t n, const int8_t *a, const int8_t *b,
+void fl_add_plain(const fl_add_params_t *p, const fl_add_quant_t *q, int32_t n, const int8_t *a, const int8_t *b,
             int8_t *out) {
     const int32_t one = 1 << p->left_shift;
     for (int32_t i = 0; i < n; i++) {

@@ -1,8 +1,8 @@
 // Convolution. With a horizontal dilation of 1, the taps of one kernel row that lie on the map are one contiguous run
 // of inputs and one of weights, so the inner loop is a plain dot product of up to kernel_w * in_c elements.
 #include "dot.h"
-#include "fieldloop/fl_kernels.h"
 #include "finish.h"
+#include "kernels/variants.h"
 #include "taps.h"
 
 // What one output pixel sees.
@@ -64,8 +64,9 @@ static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, const
     return v;
 }
 
-void fl_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
-               const int8_t *w, const int32_t *b, int8_t *out) {
+void fl_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
+               const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+    (void)scratch;
     const int32_t stride = p->kernel_h * p->kernel_w * d->in_c;
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);

@@ -1,6 +1,6 @@
 // Depthwise convolution. Neighbouring channels lie side by side in inputs and weights, so four of them go together.
-#include "fieldloop/fl_kernels.h"
 #include "finish.h"
+#include "kernels/variants.h"
 #include "taps.h"
 
 // What one output pixel sees; steps from one tap to the next, across and down.
@@ -67,8 +67,9 @@ static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, const
     return v;
 }
 
-void fl_depthwise_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
-                         const int8_t *w, const int32_t *b, int8_t *out) {
+void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
+                         const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+    (void)scratch;
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {

@@ -1,10 +1,11 @@
 // Fully connected layer: four outputs at a time over the same inputs.
 #include "dot.h"
-#include "fieldloop/fl_kernels.h"
 #include "finish.h"
+#include "kernels/variants.h"
 
-void fl_fully_connected(const fl_quant_t *q, int32_t batch, int32_t out_c, int32_t in_c, const int8_t *x,
-                        const int8_t *w, const int32_t *b, int8_t *out) {
+void fl_fully_connected_plain(const fl_quant_t *q, int32_t batch, int32_t out_c, int32_t in_c, const int8_t *x,
+                        const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+    (void)scratch;
     for (int32_t n = 0; n < batch; n++) {
         const int8_t *row = w;
         int32_t c = 0;

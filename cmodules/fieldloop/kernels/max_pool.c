@@ -1,9 +1,9 @@
 // Max pooling, channel by channel over the taps that lie on the map.
-#include "fieldloop/fl_kernels.h"
+#include "kernels/variants.h"
 #include "requant.h"
 #include "taps.h"
 
-void fl_max_pool(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d, const int8_t *x,
+void fl_max_pool_plain(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d, const int8_t *x,
                  int8_t *out) {
     const int32_t x_row = d->in_w * d->in_c;
     for (int32_t oy = 0; oy < d->out_h; oy++) {

@@ -18,7 +18,7 @@
 enum {
     FL_IMAGE_MAGIC = 0x314d4c46,  // "FLM1"
     FL_IMAGE_VERSION_MAJOR = 1,   // a reader refuses another major version
-    FL_IMAGE_VERSION_MINOR = 0,   // and accepts any minor one
+    FL_IMAGE_VERSION_MINOR = 1,   // and accepts any minor one
     FL_IMAGE_ALIGN = 16,          // of the image's start and of every section
     FL_IMAGE_UID_BYTES = 16,
     FL_IMAGE_CRC_FROM = 16,       // header.crc32 covers bytes [16, total_bytes)
@@ -52,10 +52,48 @@ typedef enum {
     FL_OP_FULLY_CONNECTED = 3,   // in: x [n, c_in] (any shape, flattened), w [c_out, c_in], b
     FL_OP_MAX_POOL = 4,          // in: x NHWC;  p: conv (kernel, stride, padding)
     FL_OP_AVG_POOL = 5,          // in: x NHWC;  p: conv; padding does not count towards the divisor
-    FL_OP_ADD = 6,               // in: a, b of the same shape;  p: add
+    FL_OP_ADD = 6,               // in: a, b, broadcast against each other;  p: add (int8)
     FL_OP_SOFTMAX = 7,           // in: x [n, c], over the last axis;  p: softmax; output scale 1/256, zero point -128
     FL_OP_RESHAPE = 8,           // in: x; the same bytes under another shape (the plan may give both one place)
+    // since 1.1
+    FL_OP_SUB = 9,          // in: a, b, broadcast;  p: add (int8)
+    FL_OP_MUL = 10,         // in: a, b, broadcast;  p: mul (int8)
+    FL_OP_MINIMUM = 11,     // in: a, b, broadcast, one quantisation
+    FL_OP_MAXIMUM = 12,     // in: a, b, broadcast, one quantisation
+    FL_OP_CONCAT = 13,      // in: the first four;  p: concat; a copy: all of one dtype and quantisation
+    FL_OP_PAD = 14,         // in: x;  p: pad; one quantisation
+    FL_OP_TRANSPOSE = 15,   // in: x;  p: transpose; one quantisation
+    FL_OP_SLICE = 16,       // in: x;  p: slice; one quantisation
+    FL_OP_MEAN = 17,        // in: x;  p: mean; over the axes of a mask
+    FL_OP_TABLE = 18,       // in: x int8, int8 table[256] (constant); out = table[x + 128]: any function of one int8
+    FL_OP_EMBEDDING = 19,   // in: index int32 or int8, table [entries, ...] (constant); an index outside is clamped
+    FL_OP_QUANTIZE = 20,    // in: x f32; out int8
+    FL_OP_DEQUANTIZE = 21,  // in: x int8; out f32
+    FL_OP_UNARY = 22,       // in: x f32;  p: unary; out f32
+    FL_OP_REQUANTIZE = 23,  // reserved: int8 to int8 is a FL_OP_TABLE
 } fl_opcode_t;
+
+// Every operator from CONV2D to SOFTMAX, and MEAN, also runs in f32: all its tensors are f32, it has no factors, and
+// act_min, act_max hold the bits of two f32 (-inf and +inf where nothing is clamped).
+
+enum {
+    // fl_op_t.flags of CONV2D, DEPTHWISE_CONV2D, FULLY_CONNECTED: scale the accumulator with one rounding,
+    // (acc * multiplier + 2^(30 - shift)) >> (31 - shift), as LiteRT does where TFLite Micro rounds twice.
+    FL_OP_SINGLE_ROUNDING = 1,
+};
+
+typedef enum {
+    FL_UNARY_RELU = 0,      // max(x, 0)
+    FL_UNARY_CLIP = 1,      // min(max(x, a), b)
+    FL_UNARY_LEAKY_RELU = 2,  // x < 0 ? a * x : x
+    FL_UNARY_SIGMOID = 3,
+    FL_UNARY_TANH = 4,
+    FL_UNARY_HARDSWISH = 5,  // x * min(max(x + 3, 0), 6) / 6
+    FL_UNARY_HARDSIGMOID = 6,  // min(max(x * a + b, 0), 1)
+    FL_UNARY_ELU = 7,       // x < 0 ? a * (exp(x) - 1) : x
+    FL_UNARY_ABS = 8,
+    FL_UNARY_EXP = 9,
+} fl_unary_kind_t;
 
 enum { FL_NO_TENSOR = 0xffff };
 
@@ -90,7 +128,7 @@ typedef struct {
     uint32_t bytes;           // product(shape) * element size
     uint32_t offset;          // a constant's place, from the image's start; 0 for an activation (the plan has it)
     float scale;              // > 0; 0 where channel_scales is used
-    int32_t zero_point;       // int8: -128..127; constants: 0
+    int32_t zero_point;       // int8: -128..127, weights included where they have one scale; others: 0
     uint32_t channel_scales;  // image offset of f32[channel_count], 0 = none
     uint32_t channel_count;   // size of the channel axis of a per-channel constant (0: O of OHWI; 3: C of 1HWC)
 } fl_tensor_t;                // 44 bytes
@@ -107,7 +145,8 @@ typedef struct {
     uint16_t dilation_h, dilation_w;  // 1 for pools
     int16_t pad_top, pad_left;        // the rest of the padding follows from the output's shape
     uint16_t depth_multiplier;        // depthwise: c_out / c_in; else 1
-    uint16_t reserved[15];
+    uint16_t groups;                  // conv2d: 0 and 1 mean one; w has in_c / groups channels
+    uint16_t reserved[14];
 } fl_conv_params_t;  // 48 bytes
 
 typedef struct {
@@ -124,17 +163,68 @@ typedef struct {
 } fl_softmax_params_t;  // 48 bytes
 
 typedef struct {
+    fl_requant_t out;  // s_a * s_b / s_out
+    int32_t reserved[10];
+} fl_mul_params_t;  // 48 bytes
+
+enum { FL_CONCAT_MAX = 24 };
+
+typedef struct {
+    uint16_t axis;
+    uint16_t count;     // inputs, 1..FL_CONCAT_MAX
+    uint16_t more[20];  // tensors of the fifth input and those after it; FL_NO_TENSOR = absent
+    uint16_t reserved[2];
+} fl_concat_params_t;  // 48 bytes
+
+typedef struct {
+    uint16_t before[4], after[4];  // elements along each axis of x
+    int32_t value;                 // an int8, or the bits of an f32
+    int32_t reserved[7];
+} fl_pad_params_t;  // 48 bytes
+
+typedef struct {
+    uint8_t axis[4];  // out axis i is x axis axis[i]
+    int32_t reserved[11];
+} fl_transpose_params_t;  // 48 bytes
+
+typedef struct {
+    int32_t begin[4];   // of each axis of x
+    int32_t stride[4];  // 1 or more; how many follows from the output's shape
+    int32_t reserved[4];
+} fl_slice_params_t;  // 48 bytes
+
+typedef struct {
+    uint32_t axes;     // bit i: averaged over axis i of x
+    fl_requant_t out;  // int8: s_x / (s_out * count); 0 in f32
+    int32_t reserved[9];
+} fl_mean_params_t;  // 48 bytes
+
+typedef struct {
+    uint32_t kind;  // fl_unary_kind_t
+    float a, b;     // of the kinds that name them
+    int32_t reserved[9];
+} fl_unary_params_t;  // 48 bytes
+
+typedef struct {
     uint16_t opcode;  // fl_opcode_t
-    uint16_t flags;   // 0
-    uint16_t in[4];   // tensor indices; FL_NO_TENSOR = absent. [0] input, [1] second input or weights, [2] bias
+    uint16_t flags;   // FL_OP_SINGLE_ROUNDING or 0
+    uint16_t in[4];   // tensor indices; FL_NO_TENSOR = absent. [0] input, [1] second input or weights, [2] bias,
+                      // [3] int8: the folded bias, int32[out_c] = b - x_zero * sum of w, for kernels that do not centre x
     uint16_t out[2];
     uint32_t requant;           // image offset of fl_requant_t[requant_count]; 0 where the operator has none
     uint32_t requant_count;     // 1 (per tensor) or the number of output channels
-    int32_t act_min, act_max;   // the activation, folded: clamp of the int8 output
+    int32_t act_min, act_max;   // the activation, folded: clamp of the output
     union {
         fl_conv_params_t conv;
         fl_add_params_t add;
         fl_softmax_params_t softmax;
+        fl_mul_params_t mul;
+        fl_concat_params_t concat;
+        fl_pad_params_t pad;
+        fl_transpose_params_t transpose;
+        fl_slice_params_t slice;
+        fl_mean_params_t mean;
+        fl_unary_params_t unary;
     } p;
 } fl_op_t;  // 80 bytes
 

@@ -1,9 +1,9 @@
 // The int8 kernels: each takes plain arrays and is usable on its own. Results equal TensorFlow Lite Micro's reference
 // kernels (double rounding) on every byte.
 //
-// Maps are NHWC with N = 1; the real value of an int8 element is scale * (q - zero_point); weights have zero point 0.
-// The order of arguments is: parameters, quantisation, sizes, inputs, output. Nothing here allocates, fails, or writes
-// outside its output, as long as the sizes are true and the parameters keep to the ranges stated in fl_image.h
+// Maps are NHWC with N = 1; the real value of an int8 element is scale * (q - zero_point).
+// The order of arguments is: parameters, quantisation, sizes, inputs, scratch, output. Nothing here allocates, fails, or
+// writes outside its output and scratch, as long as the sizes are true and the parameters keep to the ranges stated in fl_image.h
 // (fl_image_check proves both for an image). An output may not overlap an input. Accumulators are 32 bits and wrap.
 #ifndef FIELDLOOP_FL_KERNELS_H
 #define FIELDLOOP_FL_KERNELS_H
@@ -11,6 +11,12 @@
 #include <stdint.h>
 
 #include "fieldloop/fl_image.h"
+
+// Which kernels are built: plain C everywhere, _dsp for Armv7E-M (M4, M7), _mve for Armv8.1-M with Helium (M55). All give
+// the same bytes. Chosen by the compiler's target, or by -DFL_KERNELS=0, 1, 2 (on a host the instructions are emulated).
+typedef enum { FL_KERNELS_PLAIN = 0, FL_KERNELS_DSP = 1, FL_KERNELS_MVE = 2 } fl_variant_t;
+
+fl_variant_t fl_kernels_variant(void);
 
 typedef struct {
     int32_t in_h, in_w, in_c;
@@ -24,13 +30,17 @@ typedef struct {
     int32_t act_min, act_max;
     const fl_requant_t *requant;  // of output channel c: requant[c * requant_stride]
     uint32_t requant_stride;      // 0: one factor for all channels; 1: one each
+    int32_t w_zero;               // of the weights: not 0 in networks of the older uint8 kind only
+    const int32_t *folded;        // [out_c] b - x_zero * sum of w (32 bits, wrapping), or NULL: not worked out beforehand
+    uint32_t flags;               // FL_OP_SINGLE_ROUNDING
 } fl_quant_t;
 
 // acc[y, x, o] = b[o] + sum over taps on the map and channels of (x - x_zero) * w. Any stride, padding and dilation.
 void fl_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d,
                const int8_t *x,   // [in_h, in_w, in_c]
-               const int8_t *w,   // [out_c, kernel_h, kernel_w, in_c]
+               const int8_t *w,   // [out_c, kernel_h, kernel_w, in_c / groups]
                const int32_t *b,  // [out_c] or NULL
+               void *scratch,     // fl_conv2d_scratch bytes, 16-byte aligned
                int8_t *out);      // [out_h, out_w, out_c]
 
 // As fl_conv2d, each output channel o from input channel o / depth_multiplier alone.
@@ -38,6 +48,7 @@ void fl_depthwise_conv2d(const fl_conv_params_t *p, const fl_quant_t *q, const f
                          const int8_t *x,   // [in_h, in_w, in_c]
                          const int8_t *w,   // [kernel_h, kernel_w, out_c]
                          const int32_t *b,  // [out_c] or NULL
+                         void *scratch,     // fl_depthwise_conv2d_scratch bytes, 16-byte aligned
                          int8_t *out);      // [out_h, out_w, out_c]
 
 // acc[n, o] = b[o] + sum over c of (x[n, c] - x_zero) * w[o, c].
@@ -45,7 +56,13 @@ void fl_fully_connected(const fl_quant_t *q, int32_t batch, int32_t out_c, int32
                         const int8_t *x,   // [batch, in_c]
                         const int8_t *w,   // [out_c, in_c]
                         const int32_t *b,  // [out_c] or NULL
+                        void *scratch,     // fl_fully_connected_scratch bytes, 16-byte aligned
                         int8_t *out);      // [batch, out_c]
+
+// Scratch bytes of a kernel in a variant (so that a host knows them for every board); 0 in plain C, always.
+uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d);
+uint32_t fl_depthwise_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d);
+uint32_t fl_fully_connected_scratch(fl_variant_t variant, int32_t out_c, int32_t in_c);
 
 // Pools keep their input's quantisation. Every window must touch the map; padding takes no part.
 void fl_max_pool(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d,

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "fieldloop/fl_image.h"
+#include "fieldloop/fl_kernels.h"
 
 // Weights that live in RAM in place of the image's: the layers that are being trained.
 typedef struct {
@@ -34,6 +35,7 @@ typedef struct {
     const uint32_t *plan;           // [tensor_count] arena offsets of the bound plan; NULL until fl_model_bind
     uint8_t *arena;                 // the caller's
     uint32_t arena_bytes;
+    uint8_t *scratch;               // of the kernels, in the arena behind the activations; NULL where none is needed
     const fl_override_t *overrides; // [override_count], the caller's; NULL = none
     uint32_t override_count;
 } fl_model_t;
@@ -41,8 +43,13 @@ typedef struct {
 // Opens a checked view on an image; errors as fl_image_check.
 int fl_model_open(fl_model_t *m, const void *image, size_t image_bytes);
 
-// Arena bytes of a plan kind, or 0 if the image carries no such plan.
+// Arena bytes of a plan kind, the kernels' scratch included, or 0 if the image carries no such plan; and the same for a
+// build of other kernels.
 size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind);
+size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_variant_t variant);
+
+// Scratch bytes of operator `op` in a variant.
+uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant);
 
 // Chooses a plan and hands over the arena. FL_ENOENT: no such plan. FL_ENOMEM: fewer than fl_model_arena_bytes.
 // FL_EALIGN: arena not 16-byte aligned.
