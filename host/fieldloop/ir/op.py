@@ -201,7 +201,7 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class Pad:
-    """Elements put before and after along each axis. `value` is a real number (0: the zero point)."""
+    """Elements put before and after each axis. `value` is a real number (0: the zero point)."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
