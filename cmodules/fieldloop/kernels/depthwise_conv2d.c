@@ -12,13 +12,13 @@ typedef struct {
     int32_t w_row, w_tap;
 } patch_t;
 
-static uint32_t one_channel(const patch_t *v, int32_t ic, int32_t oc, int32_t x_zero) {
+static uint32_t one_channel(const patch_t *v, int32_t ic, int32_t oc, int32_t x_zero, int32_t w_zero) {
     uint32_t acc = 0;
     const int8_t *x_row = v->x + ic;
     const int8_t *w_row = v->w + oc;
     for (int32_t r = 0; r < v->rows; r++) {
         for (int32_t i = 0; i < v->taps; i++) {
-            acc += (uint32_t)((x_row[i * v->x_tap] - x_zero) * w_row[i * v->w_tap]);
+            acc += (uint32_t)((x_row[i * v->x_tap] - x_zero) * (w_row[i * v->w_tap] - w_zero));
         }
         x_row += v->x_row;
         w_row += v->w_row;
@@ -26,6 +26,7 @@ static uint32_t one_channel(const patch_t *v, int32_t ic, int32_t oc, int32_t x_
     return acc;
 }
 
+// For weights without a zero point.
 static void four_channels(const patch_t *v, int32_t c, int32_t x_zero, uint32_t acc[4]) {
     uint32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
     const int8_t *x_row = v->x + c;
@@ -68,7 +69,7 @@ static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, const
 }
 
 void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
-                         const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+                               const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
     (void)scratch;
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
@@ -76,7 +77,7 @@ void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, c
             fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
             patch_t v = patch_of(p, d, x, w, ty, tx);
             int32_t oc = 0;
-            if (p->depth_multiplier == 1) {
+            if (p->depth_multiplier == 1 && q->w_zero == 0) {
                 for (; oc + 4 <= d->out_c; oc += 4) {
                     uint32_t acc[4];
                     four_channels(&v, oc, q->x_zero, acc);
@@ -88,7 +89,7 @@ void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, c
             int32_t ic = oc;  // what is left: oc == ic * depth_multiplier here
             for (; oc < d->out_c; ic++) {
                 for (int32_t m = 0; m < p->depth_multiplier; m++, oc++) {
-                    *out++ = fl_finish(q, b, oc, one_channel(&v, ic, oc, q->x_zero));
+                    *out++ = fl_finish(q, b, oc, one_channel(&v, ic, oc, q->x_zero, q->w_zero));
                 }
             }
         }

@@ -13,6 +13,15 @@ static inline uint32_t fl_dot(const int8_t *x, const int8_t *w, int32_t n, int32
     return acc;
 }
 
+// The sum of the centred inputs: what a zero point of the weights is multiplied with.
+static inline uint32_t fl_centred_sum(const int8_t *x, int32_t n, int32_t x_zero) {
+    uint32_t sum = 0;
+    for (int32_t i = 0; i < n; i++) {
+        sum += (uint32_t)(x[i] - x_zero);
+    }
+    return sum;
+}
+
 // Four rows at once, `row` apart, so that each input is loaded and centred once for four products.
 static inline void fl_dot4(const int8_t *x, const int8_t *w, int32_t row, int32_t n, int32_t x_zero, uint32_t acc[4]) {
     const int8_t *w0 = w;

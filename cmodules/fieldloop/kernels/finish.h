@@ -7,7 +7,9 @@
 
 static inline int8_t fl_finish(const fl_quant_t *q, const int32_t *b, int32_t c, uint32_t acc) {
     acc += b ? (uint32_t)b[c] : 0u;
-    int32_t y = fl_requantize((int32_t)acc, q->requant[(uint32_t)c * q->requant_stride]);
+    const fl_requant_t r = q->requant[(uint32_t)c * q->requant_stride];
+    const int32_t y = q->flags & FL_OP_SINGLE_ROUNDING ? fl_requantize_once((int32_t)acc, r)
+                                                       : fl_requantize((int32_t)acc, r);
     return fl_offset_clamp(y, q->out_zero, q->act_min, q->act_max);
 }
 

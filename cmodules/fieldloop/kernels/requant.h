@@ -30,6 +30,11 @@ static inline int32_t fl_requantize(int32_t acc, fl_requant_t r) {
     return fl_divide_by_pot(fl_high_mul(acc, r.multiplier), -r.shift);
 }
 
+// The same, rounded once, halves up: FL_OP_SINGLE_ROUNDING.
+static inline int32_t fl_requantize_once(int32_t acc, fl_requant_t r) {
+    return (int32_t)(((int64_t)acc * r.multiplier + ((int64_t)1 << (30 - r.shift))) >> (31 - r.shift));
+}
+
 static inline int8_t fl_clamp(int32_t v, int32_t lo, int32_t hi) {
     v = v < lo ? lo : v;
     return (int8_t)(v > hi ? hi : v);
