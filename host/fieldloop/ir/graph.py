@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from fieldloop.errors import UsageError
-from fieldloop.ir.op import WEIGHTED, Op
+from fieldloop.ir.dtypes import check_dtypes
+from fieldloop.ir.op import WEIGHTED, Op, OpKind
 from fieldloop.ir.shapes import macs, output_shape
 from fieldloop.ir.tensor import Tensor
+
+_CONSTANT_INPUTS = WEIGHTED | {OpKind.TABLE, OpKind.EMBEDDING}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,14 +86,17 @@ def _validate(graph: Graph) -> None:
             raise refuse(f"operator {op.name!r} writes {op.output!r}, which exists already")
         if graph.tensors[op.inputs[0]].is_constant:
             raise refuse(f"operator {op.name!r} reads a constant as its first input")
-        if op.kind in WEIGHTED and not all(graph.tensors[n].is_constant for n in op.inputs[1:]):
-            raise refuse(f"operator {op.name!r}: weights and bias must be constants")
+        if op.kind in _CONSTANT_INPUTS and not all(
+            graph.tensors[n].is_constant for n in op.inputs[1:]
+        ):
+            raise refuse(f"operator {op.name!r}: weights, biases and tables must be constants")
         expected = output_shape(op, graph.tensors)
         if graph.tensors[op.output].shape != expected:
             raise refuse(
                 f"operator {op.name!r} makes {expected}, tensor {op.output!r} says "
                 f"{graph.tensors[op.output].shape}"
             )
+        check_dtypes(op, graph.tensors)
         used.update(op.inputs)
         ready.add(op.output)
     for name in graph.outputs:

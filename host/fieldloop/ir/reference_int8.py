@@ -67,6 +67,7 @@ def _run_op(op: Op, tensors: Mapping[str, Tensor], values: Mapping[str, Array]) 
     elif op.kind is OpKind.AVG_POOL:
         y = _avg_pool(op, x.astype(np.int64), out)
     else:
+        assert isinstance(op.fixed, Requant)
         y = _weighted(op, tensors, x, op.fixed) + _zero_point(out)
     return np.asarray(np.clip(y, op.fixed.act_min, op.fixed.act_max), np.int8)
 
