@@ -29,6 +29,9 @@ BELOW_API = {
     "zoo",
     "train",
     "demo",
+    "sources",
+    "check",
+    "bench",
 }
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -44,6 +47,9 @@ ARROWS: dict[str, set[str]] = {
     "targets": {"link"},
     "zoo": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime"},
     "train": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime", "zoo"},
+    "sources": {"ir", "frontends", "quantize", "compiler"},
+    "check": {"ir", "image", "compiler", "runtime", "link", "targets", "sources", "quantize"},
+    "bench": BELOW_API - {"demo", "bench"},
     "demo": BELOW_API - {"demo"},
     "api": BELOW_API,
     "cli": BELOW_API | {"api"},

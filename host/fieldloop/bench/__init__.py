@@ -1,0 +1,1 @@
+"""What a model costs on a board, measured: executed instructions, RAM, flash."""

@@ -1,0 +1,67 @@
+"""The C core on this machine, operator by operator, with each set of kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.check.inputs import Sample
+from fieldloop.image.reader import Image
+from fieldloop.runtime import Model
+
+Array = npt.NDArray[np.generic]
+
+# Plain C first: the others are compared with it. On a host their instructions are emulated.
+VARIANTS = ("plain", "dsp", "mve")
+
+
+class HostRun:
+    """One image in plain C and in the optimised kernels' emulation."""
+
+    def __init__(self, image: bytes, parsed: Image, variants: Sequence[str] = VARIANTS) -> None:
+        self.parsed = parsed
+        self.models = {variant: Model(image, variant=variant) for variant in variants}
+        self.made = [op.outputs[0] for op in parsed.ops]
+
+    @property
+    def plain(self) -> Model:
+        return self.models["plain"]
+
+    def layers(self, sample: Sample, variant: str = "plain") -> list[Array]:
+        """What each operator makes; copies."""
+        model = self.models[variant]
+        self._fill(model, sample)
+        values = []
+        for op, made in enumerate(self.made):
+            model.run_ops(op, op + 1)
+            values.append(model.tensor(made).copy())
+        return values
+
+    def outputs(self, sample: Sample, variant: str = "plain") -> list[Array]:
+        """The model's outputs; copies."""
+        model = self.models[variant]
+        self._fill(model, sample)
+        model.run_ops(0, len(self.made))
+        return [model.tensor(t).copy() for t in self.parsed.outputs]
+
+    def forced_layers(
+        self, sample: Sample, known: Mapping[int, Array], visit: Callable[[int, Array], None]
+    ) -> None:
+        """Each operator on the inputs that somebody else's operators made.
+
+        `known`: values by tensor; what it lacks is what our own operators made.
+        """
+        model = self.plain
+        self._fill(model, sample)
+        for op in self.parsed.ops:
+            for t in op.inputs:
+                if t in known:
+                    model.tensor(t)[...] = known[t]
+            model.run_ops(op.index, op.index + 1)
+            visit(op.index, model.tensor(op.outputs[0]))
+
+    def _fill(self, model: Model, sample: Sample) -> None:
+        for t, value in zip(self.parsed.inputs, sample, strict=True):
+            model.tensor(t)[...] = value

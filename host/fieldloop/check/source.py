@@ -1,0 +1,58 @@
+"""Checks a network as its user has it: compiled, and against the runtime it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.check.inputs import Sample, given_samples, random_sample
+from fieldloop.check.oracles import oracle_of
+from fieldloop.check.report import CheckReport
+from fieldloop.check.run import check_image
+from fieldloop.image.reader import read_image
+from fieldloop.sources import Source, compile_source
+
+if TYPE_CHECKING:
+    from fieldloop.quantize.options import QuantizeOptions
+
+Array = npt.NDArray[Any]
+
+
+def check_source(
+    source: Source,
+    *,
+    options: QuantizeOptions | None = None,
+    inputs: Array | Mapping[str, Array] | None = None,
+    count: int = 3,
+    seed: int = 0,
+    board: str | None = None,
+    memory: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> CheckReport:
+    """`inputs`: samples as the network takes them, instead of `count` random ones of `seed`."""
+    compiled = compile_source(source, options=options)
+    image = read_image(compiled.image)
+    if inputs is None:
+        samples: list[Sample] = [random_sample(image, seed + k) for k in range(count)]
+    else:
+        names = source.imported.graph.inputs
+        arrays = dict(inputs) if isinstance(inputs, Mapping) else {names[0]: inputs}
+        moved = {n: source.to_graph(n, np.asarray(v)) for n, v in arrays.items() if n in names}
+        samples = given_samples(image, moved, names)
+    oracle, note = oracle_of(source, compiled)
+    return check_image(
+        compiled.image,
+        samples,
+        model=source.name,
+        names=[op.name for op in compiled.graph.ops],
+        oracle=oracle,
+        oracle_note=note,
+        board=board,
+        memory=memory,
+        progress=progress,
+        say=say,
+    )

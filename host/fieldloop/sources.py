@@ -1,0 +1,207 @@
+"""A model as its user has it (.tflite, .onnx, a Python file), read and compiled.
+
+A float model stays float32 unless there are calibration samples; an int8 one stays as it came.
+"""
+
+from __future__ import annotations
+
+import runpy
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.errors import FieldloopError, UsageError
+from fieldloop.frontends.imported import Imported, ValueMap
+from fieldloop.ir.tensor import DType
+
+if TYPE_CHECKING:
+    from fieldloop.compiler import Compiled
+    from fieldloop.quantize.options import QuantizeOptions
+
+Array = npt.NDArray[Any]
+NETWORK_SUFFIXES = (".tflite", ".onnx", ".py")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A model before it is compiled.
+
+    `calibration`: samples by input of the graph, in the graph's layout (channels last), or None.
+    `module`: of a Python file, the torch module itself.
+    """
+
+    name: str
+    content: bytes
+    imported: Imported
+    calibration: Mapping[str, Array] | None = None
+    labels: Sequence[str] = ()
+    rehearsal: tuple[Array, Array] | None = None
+    module: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing in it is quantised."""
+        return not any(
+            tensor.dtype is DType.INT8 for tensor in self.imported.graph.tensors.values()
+        )
+
+    def to_graph(self, name: str, value: Array) -> Array:
+        """Samples of an input as the source takes them, in the graph's layout."""
+        mapped = self.imported.values.get(name)
+        shape = self.imported.graph.tensors[name].shape
+        if mapped is None:
+            return np.ascontiguousarray(value.reshape(-1, *shape[1:]))
+        return np.concatenate([_one(mapped, sample, shape) for sample in _samples(mapped, value)])
+
+
+def _samples(mapped: ValueMap, value: Array) -> list[Array]:
+    """One by one, each of the source's own shape."""
+    size = int(np.prod(mapped.shape))
+    if value.size == 0 or value.size % size:
+        raise UsageError(
+            f"{mapped.source}: expected samples of {list(mapped.shape)}, got {list(value.shape)}"
+        )
+    return list(value.reshape(-1, *mapped.shape))
+
+
+def _one(mapped: ValueMap, sample: Array, shape: tuple[int, ...]) -> Array:
+    return mapped.to_graph(sample, shape).reshape(shape)
+
+
+def read_source(
+    path: Path, *, outputs: Sequence[str] = (), calibrate: Path | None = None
+) -> Source:
+    """Reads a model. `outputs` cuts it there; `calibrate` is an .npz of samples by input name."""
+    if path.suffix == ".py":
+        if outputs:
+            raise UsageError(
+                "--outputs cuts a .tflite or .onnx; return other values in the module"
+            )
+        source = _python(path)
+    else:
+        source = _network(path, outputs)
+    if calibrate is None:
+        return source
+    if not source.is_float:
+        raise UsageError(f"{path} is quantised already; leave --calibrate out")
+    return _calibrated(source, calibrate)
+
+
+def compile_source(
+    source: Source,
+    *,
+    learn: int | Sequence[str] | None = None,
+    options: QuantizeOptions | None = None,
+    flash_limit: int | None = None,
+    ram_limit: int | None = None,
+) -> Compiled:
+    """Compiles it; float32 without calibration samples."""
+    from fieldloop.compiler import compile_graph
+
+    if options is not None and source.calibration is None:
+        raise UsageError("a way to calibrate needs samples; give them with --calibrate FILE.npz")
+    return compile_graph(
+        source.imported.graph,
+        source.calibration,
+        labels=source.labels,
+        learn=learn,
+        rehearsal=source.rehearsal,
+        meta=source.meta or None,
+        options=options,
+        flash_limit=flash_limit,
+        ram_limit=ram_limit,
+    )
+
+
+def _network(path: Path, outputs: Sequence[str]) -> Source:
+    from fieldloop.frontends.load import load_model
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
+    return Source(path.name, content, load_model(path, outputs=outputs))
+
+
+def _python(path: Path) -> Source:
+    from fieldloop.frontends.torch_module import import_module, samples_of
+
+    names = _run_file(path)
+    if "model" not in names:
+        raise UsageError(f"{path} sets no `model`; see fieldloop compile --help")
+    given = names.get("calibration")
+    example = given if given is not None else names.get("example")
+    if example is None:
+        raise UsageError(
+            f"{path} sets neither `calibration` nor `example`: one shows the input's shape"
+        )
+    imported = import_module(names["model"], example)
+    rehearsal = names.get("rehearsal")
+    if rehearsal is not None:
+        rehearsal = (samples_of("rehearsal", rehearsal[0]), np.asarray(rehearsal[1]))
+    source = Source(
+        path.name,
+        path.read_bytes(),
+        imported,
+        labels=names.get("labels", ()),
+        rehearsal=rehearsal,
+        module=names["model"],
+    )
+    if given is None:
+        return source
+    arrays = given if isinstance(given, Mapping) else {imported.graph.inputs[0]: given}
+    return _with_samples(source, {k: np.asarray(v) for k, v in arrays.items()}, str(path))
+
+
+def _run_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    try:
+        return runpy.run_path(str(path))
+    except FieldloopError:
+        raise
+    except Exception as error:
+        raise FieldloopError(
+            f"{path} failed: {type(error).__name__}: {error}; python {path} shows where"
+        ) from error
+
+
+def _calibrated(source: Source, path: Path) -> Source:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise FieldloopError(f"{path} is damaged, or no .npz of arrays: {error}") from error
+    return _with_samples(source, arrays, str(path))
+
+
+def _with_samples(source: Source, arrays: Mapping[str, Array], where: str) -> Source:
+    """`arrays` by the source's name of each input; `x` will do for the only one."""
+    graph = source.imported.graph
+    samples = {}
+    for name in graph.inputs:
+        mapped = source.imported.values.get(name)
+        known = [
+            name,
+            *([mapped.source] if mapped else []),
+            *(["x"] if len(graph.inputs) == 1 else []),
+        ]
+        key = next((k for k in known if k in arrays), None)
+        if key is None:
+            raise UsageError(
+                f"{where}: expected an array {' or '.join(dict.fromkeys(known))}, "
+                f"got {', '.join(arrays) or 'none'}"
+            )
+        array = np.asarray(arrays[key])
+        if array.dtype.kind not in "fiu":
+            raise UsageError(f"{where}: {key}: expected numbers, got {array.dtype}")
+        samples[name] = source.to_graph(name, array)
+    return replace(source, calibration=samples)
