@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "api": BELOW_API,
     "cli": BELOW_API | {"api"},
 }
-TORCH_ROOMS = {"frontends", "train", "zoo"}
+TORCH_ROOMS = {"frontends", "train", "zoo", "check"}
 
 
 def room_of(path: Path) -> str:

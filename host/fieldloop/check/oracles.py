@@ -71,6 +71,20 @@ class _Mapped:
         return known
 
 
+def _tflite(source: Source, compiled: Compiled) -> Oracle:
+    from fieldloop.check.tflite_oracle import TfliteOracle
+
+    session = TfliteOracle(source.content, source.imported)
+    return _Mapped(
+        session.name,
+        source,
+        compiled.graph,
+        session.run,
+        exact=not source.is_float,
+        forced=False,
+    )
+
+
 def _onnx(source: Source, compiled: Compiled) -> Oracle:
     from fieldloop.check.onnx_oracle import OnnxOracle
 
