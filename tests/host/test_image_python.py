@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from c_executor import c_core
-from random_graphs import random_graph, samples_for
+from random_graphs import Grower, random_graph, samples_for
 
 from fieldloop.compiler import Compiled, compile_graph
 from fieldloop.errors import FieldloopError, UsageError, VersionError
@@ -18,7 +19,10 @@ from fieldloop.image import format as f
 from fieldloop.image.reader import ImageError, read_image
 from fieldloop.image.writer import RehearsalSet, Trainable, write_image
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import OpKind
+from fieldloop.ir.op import CONCAT_MAX, WEIGHTED, Clamp, OpKind, UnaryKind, Window
+from fieldloop.ir.tensor import DType
+from fieldloop.plan.planner import plan_graph
+from fieldloop.plan.types import PlanKind
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,13 @@ def compiled() -> Compiled:
         ("fl_conv_params_t", f.CONV_PARAMS),
         ("fl_add_params_t", f.ADD_PARAMS),
         ("fl_softmax_params_t", f.SOFTMAX_PARAMS),
+        ("fl_mul_params_t", f.MUL_PARAMS),
+        ("fl_concat_params_t", f.CONCAT_PARAMS),
+        ("fl_pad_params_t", f.PAD_PARAMS),
+        ("fl_transpose_params_t", f.TRANSPOSE_PARAMS),
+        ("fl_slice_params_t", f.SLICE_PARAMS),
+        ("fl_mean_params_t", f.MEAN_PARAMS),
+        ("fl_unary_params_t", f.UNARY_PARAMS),
         ("fl_op_t", f.OP),
         ("fl_plan_t", f.PLAN),
         ("fl_trainable_t", f.TRAINABLE),
@@ -83,10 +94,15 @@ def test_constants_equal_the_c_header() -> None:
         **{f"FL_{k.name}": k.value for k in f.TensorKind},
         **{f"FL_PLAN_{k.name}": k.value for k in f.ImagePlanKind},
         **{f"FL_OP_{o.name}": o.value for o in f.Opcode},
+        **{f"FL_UNARY_{u.name}": u.value for u in f.UnaryCode},
+        "FL_OP_SINGLE_ROUNDING": f.OP_SINGLE_ROUNDING,
+        "FL_CONCAT_MAX": f.CONCAT_MAX,
     }
     for name, value in pairs.items():
         assert getattr(lib, name) == value, name
     assert {o.name for o in f.Opcode} == {k.name for k in OpKind}
+    assert {u.name for u in f.UnaryCode} == {k.name for k in UnaryKind}
+    assert f.CONCAT_MAX == CONCAT_MAX
 
 
 # ---- round trip
@@ -173,10 +189,46 @@ def test_the_writer_refuses(compiled: Compiled, options: dict[str, Any], match: 
         write_image(compiled.graph, compiled.plans, **options)
 
 
-def test_a_float_graph_is_refused() -> None:
-    graph: Graph = random_graph(2)
-    with pytest.raises(UsageError, match="not quantised"):
-        write_image(graph, ())
+def test_int8_without_its_arithmetic_is_refused(compiled: Compiled) -> None:
+    graph = compiled.graph
+    bare = graph.with_ops([replace(op, fixed=None) for op in graph.ops])
+    with pytest.raises(UsageError, match="expected Requant as its fixed-point arithmetic"):
+        write_image(bare, compiled.plans)
+
+
+def test_the_folded_bias_is_what_the_kernels_need(compiled: Compiled) -> None:
+    """b - x_zero * (sum of w) of every layer but those that are trained."""
+    image, graph = read_image(compiled.image), compiled.graph
+    trained = {layer.op for layer in compiled.trainables}
+    seen = 0
+    for op, written in zip(graph.ops, image.ops, strict=True):
+        if op.kind not in WEIGHTED or op.name in trained:
+            assert written.folded is None
+            continue
+        x, w, b = (graph.tensors[name] for name in op.inputs)
+        assert x.quant is not None and w.data is not None and b.data is not None
+        rows = np.moveaxis(w.data, 3 if op.kind is OpKind.DEPTHWISE_CONV2D else 0, 0)
+        expected = [
+            int(b.data[i]) - x.quant.zero_point * int(row.astype(int).sum())
+            for i, row in enumerate(rows)
+        ]
+        assert written.folded is not None
+        at = image.tensors[written.folded].offset
+        assert np.frombuffer(compiled.image, "<i4", len(rows), at).tolist() == expected
+        seen += 1
+    assert seen > 0
+
+
+def test_a_float_graph_is_written_with_float_clamps() -> None:
+    build = Grower(np.random.default_rng(3)).build
+    x = build.input("x", (1, 4, 4, 2))
+    y = build.add("pool", OpKind.MAX_POOL, [x], window=Window((2, 2)))
+    build.clamp("relu6", y, Clamp(0.0, 6.0), private=True)
+    graph: Graph = build.graph([y])
+    image = read_image(write_image(graph, [plan_graph(graph, PlanKind.INFER)]))
+    assert (image.ops[0].act_min, image.ops[0].act_max) == (0.0, 6.0)
+    assert {t.dtype for t in image.tensors} == {f.Dtype.F32}
+    assert graph.tensors["x"].dtype is DType.FLOAT32
 
 
 # ---- hostile bytes
@@ -205,7 +257,7 @@ def test_damage_is_one_clear_line(compiled: Compiled) -> None:
         with pytest.raises(ImageError, match=match) as caught:
             read_image(data)
         assert "\n" not in str(caught.value)
-    with pytest.raises(VersionError, match=r"expected 1\.x, got 2\.0"):
+    with pytest.raises(VersionError, match=r"expected 1\.x, got 2\.1"):
         read_image(good[:4] + struct.pack("<H", 2) + good[6:])
 
 

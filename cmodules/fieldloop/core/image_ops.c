@@ -85,6 +85,12 @@ static int check_weights(const fl_view_t *v, const fl_op_t *op, uint32_t ndim, u
             return FL_EBADMSG;
         }
     }
+    if (op->in[3] != FL_NO_TENSOR) {
+        const fl_tensor_t *folded = tensor(v, op->in[3]);
+        if (folded->dtype != FL_I32 || folded->kind != FL_CONSTANT || fl_elements(folded) != channels) {
+            return FL_EBADMSG;
+        }
+    }
     return check_requant(v, op, channels);
 }
 
@@ -250,7 +256,7 @@ int fl_check_op(const fl_view_t *v, const fl_op_t *op) {
     }
     const int weighted = fl_is_weighted(op->opcode);
     const uint32_t needed = weighted || op->opcode == FL_OP_ADD ? 2 : 1;
-    int err = check_inputs(v, op, weighted ? 3 : needed, needed);
+    int err = check_inputs(v, op, weighted ? 4 : needed, needed);
     if (err) {
         return err;
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 MAGIC = 0x314D4C46  # "FLM1"
 VERSION_MAJOR = 1
-VERSION_MINOR = 0
+VERSION_MINOR = 1
 ALIGN = 16
 UID_BYTES = 16
 CRC_FROM = 16
@@ -77,6 +77,40 @@ class Opcode(enum.IntEnum):
     ADD = 6
     SOFTMAX = 7
     RESHAPE = 8
+    SUB = 9
+    MUL = 10
+    MINIMUM = 11
+    MAXIMUM = 12
+    CONCAT = 13
+    PAD = 14
+    TRANSPOSE = 15
+    SLICE = 16
+    MEAN = 17
+    TABLE = 18
+    EMBEDDING = 19
+    QUANTIZE = 20
+    DEQUANTIZE = 21
+    UNARY = 22
+
+
+class UnaryCode(enum.IntEnum):
+    """Functions of UNARY; the names are those of the graph's UnaryKind."""
+
+    RELU = 0
+    CLIP = 1
+    LEAKY_RELU = 2
+    SIGMOID = 3
+    TANH = 4
+    HARDSWISH = 5
+    HARDSIGMOID = 6
+    ELU = 7
+    ABS = 8
+    EXP = 9
+
+
+OP_SINGLE_ROUNDING = 1  # of an operator's flags
+CONCAT_MAX = 24
+CONCAT_FIRST = 4  # inputs of a concat that stand in the operator itself
 
 
 HEADER = np.dtype(
@@ -122,7 +156,8 @@ CONV_PARAMS = np.dtype(
         ("pad_top", "<i2"),
         ("pad_left", "<i2"),
         ("depth_multiplier", "<u2"),
-        ("reserved", "<u2", (15,)),
+        ("groups", "<u2"),
+        ("reserved", "<u2", (14,)),
     ]
 )
 ADD_PARAMS = np.dtype(
@@ -142,6 +177,24 @@ SOFTMAX_PARAMS = np.dtype(
         ("reserved", "<i4", (9,)),
     ]
 )
+MUL_PARAMS = np.dtype([("out", REQUANT), ("reserved", "<i4", (10,))])
+CONCAT_PARAMS = np.dtype(
+    [("axis", "<u2"), ("count", "<u2"), ("more", "<u2", (20,)), ("reserved", "<u2", (2,))]
+)
+PAD_PARAMS = np.dtype(
+    [
+        ("before", "<u2", (4,)),
+        ("after", "<u2", (4,)),
+        ("value", "<i4"),
+        ("reserved", "<i4", (7,)),
+    ]
+)
+TRANSPOSE_PARAMS = np.dtype([("axis", "u1", (4,)), ("reserved", "<i4", (11,))])
+SLICE_PARAMS = np.dtype(
+    [("begin", "<i4", (4,)), ("stride", "<i4", (4,)), ("reserved", "<i4", (4,))]
+)
+MEAN_PARAMS = np.dtype([("axes", "<u4"), ("out", REQUANT), ("reserved", "<i4", (9,))])
+UNARY_PARAMS = np.dtype([("kind", "<u4"), ("a", "<f4"), ("b", "<f4"), ("reserved", "<i4", (9,))])
 PARAM_BYTES = 48
 OP = np.dtype(
     [

@@ -27,7 +27,7 @@ class ImageError(FieldloopError):
 
 @dataclass(frozen=True, slots=True)
 class ImageTensor:
-    """A tensor as the image has it. `scales`: one, or one per channel; none for a bias."""
+    """A tensor as the image has it. `scales`: one, or one per channel; none unless int8."""
 
     index: int
     dtype: f.Dtype
@@ -55,15 +55,21 @@ class ImageTensor:
 
 @dataclass(frozen=True, slots=True)
 class ImageOp:
-    """An operator: tensor indices of what it reads and makes, and its multiply-accumulates."""
+    """An operator: tensor indices of what it reads and makes, and its multiply-accumulates.
+
+    `folded`: the tensor of the folded bias, which is none of `inputs`. The clamp is of int8, or
+    real (f32).
+    """
 
     index: int
     opcode: f.Opcode
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    act_min: int
-    act_max: int
+    act_min: float
+    act_max: float
     macs: int
+    folded: int | None = None
+    single_rounding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,19 @@ class Image:
 def read_image(data: bytes | bytearray | memoryview) -> Image:
     """Reads an image; ImageError for damaged bytes, VersionError for a newer format."""
     return _Reader(bytes(data)).read()
+
+
+_TWO_INPUTS = frozenset(
+    {
+        f.Opcode.ADD,
+        f.Opcode.SUB,
+        f.Opcode.MUL,
+        f.Opcode.MINIMUM,
+        f.Opcode.MAXIMUM,
+        f.Opcode.TABLE,
+        f.Opcode.EMBEDDING,
+    }
+)
 
 
 def _require(ok: bool, what: str) -> None:
@@ -302,20 +321,28 @@ class _Reader:
                 "install a newer fieldloop"
             )
         opcode = f.Opcode(int(row["opcode"]))
-        inputs = tuple(int(t) for t in row["in"] if t != f.NO_TENSOR)
+        weighted = opcode <= f.Opcode.FULLY_CONNECTED
+        places = [int(t) for t in row["in"]]
+        folded = places.pop() if weighted and places[3] != f.NO_TENSOR else None
+        if opcode is f.Opcode.CONCAT:
+            places = self.concat_inputs(what, row)
+        inputs = tuple(t for t in places if t != f.NO_TENSOR)
         outputs = tuple(int(t) for t in row["out"] if t != f.NO_TENSOR)
         _require(
-            all(t < len(tensors) for t in (*inputs, *outputs)),
+            all(t < len(tensors) for t in (*inputs, *outputs, folded or 0)),
             f"{what} names a tensor beyond {len(tensors)}",
         )
-        weighted = opcode <= f.Opcode.FULLY_CONNECTED
-        least = 2 if weighted or opcode is f.Opcode.ADD else 1
+        least = 2 if weighted or opcode in _TWO_INPUTS else 1
         _require(
             len(inputs) >= least and len(outputs) == 1,
             f"{what} has {len(inputs)} inputs and {len(outputs)} outputs",
         )
-        act_min, act_max = int(row["act_min"]), int(row["act_max"])
-        _require(-128 <= act_min <= act_max <= 127, f"{what} clamps to [{act_min}, {act_max}]")
+        flags = int(row["flags"])
+        if flags & ~(f.OP_SINGLE_ROUNDING if weighted else 0):
+            raise VersionError(
+                f"model image: {what} has the unknown flags {flags:#x}; install a newer fieldloop"
+            )
+        act_min, act_max = self.clamp(what, row, tensors[outputs[0]].dtype)
         taps = 0
         if weighted:
             w = tensors[inputs[1]].shape
@@ -325,7 +352,40 @@ class _Reader:
                 f.Opcode.FULLY_CONNECTED: w[-1],
             }[opcode]
         macs = taps * math.prod(tensors[outputs[0]].shape)
-        return ImageOp(index, opcode, inputs, outputs, act_min, act_max, macs)
+        return ImageOp(
+            index=index,
+            opcode=opcode,
+            inputs=inputs,
+            outputs=outputs,
+            act_min=act_min,
+            act_max=act_max,
+            macs=macs,
+            folded=folded,
+            single_rounding=bool(flags & f.OP_SINGLE_ROUNDING),
+        )
+
+    def concat_inputs(self, what: str, row: npt.NDArray[Any]) -> list[int]:
+        params = np.frombuffer(row["p"].tobytes(), f.CONCAT_PARAMS)[0]
+        count = int(params["count"])
+        _require(1 <= count <= f.CONCAT_MAX, f"{what} joins {count} inputs")
+        places = [*(int(t) for t in row["in"]), *(int(t) for t in params["more"])]
+        _require(
+            f.NO_TENSOR not in places[:count] and set(places[count:]) <= {f.NO_TENSOR},
+            f"{what} says it joins {count} inputs",
+        )
+        return places[:count]
+
+    def clamp(self, what: str, row: npt.NDArray[Any], dtype: f.Dtype) -> tuple[float, float]:
+        act_min, act_max = float(row["act_min"]), float(row["act_max"])
+        if dtype is f.Dtype.F32:
+            bits = np.array([row["act_min"], row["act_max"]], "<i4").view("<f4")
+            act_min, act_max = float(bits[0]), float(bits[1])
+        else:
+            _require(
+                act_min >= -128 and act_max <= 127, f"{what} clamps to [{act_min}, {act_max}]"
+            )
+        _require(act_min <= act_max, f"{what} clamps to [{act_min}, {act_max}]")
+        return act_min, act_max
 
     def io(
         self, place: tuple[int, int], tensor_count: int

@@ -1,4 +1,4 @@
-"""The writer: a quantised graph and its plans -> the bytes of a .flm image.
+"""The writer: a graph and its plans -> the bytes of a .flm image.
 
 The same arguments give the same bytes. Constants lie in DATA in execution order, each at a
 multiple of 4 bytes (16 for weights of 16 bytes and more), so that no kernel meets a misaligned
@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 from fieldloop.errors import UsageError
 from fieldloop.image import format as f
+from fieldloop.image.params import op_params, record
+from fieldloop.ir.arithmetic import check_fixed
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import WEIGHTED, WINDOWED, AddFixed, Op, OpKind, Requant, SoftmaxFixed
-from fieldloop.ir.tensor import DType, Tensor
+from fieldloop.ir.op import WEIGHTED, Op, OpKind, Requant, SoftmaxFixed
+from fieldloop.ir.tensor import Array, DType, Tensor
 from fieldloop.plan.types import Plan, PlanKind
 
 _DTYPES = {DType.INT8: f.Dtype.I8, DType.INT32: f.Dtype.I32, DType.FLOAT32: f.Dtype.F32}
@@ -54,11 +56,13 @@ def write_image(
     rehearsal: RehearsalSet | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The image. `graph` is quantised, its operators in execution order; plans are verified.
+    """The image of an int8, float32 or mixed graph, its operators in execution order.
+
+    Plans are verified ones of this graph.
 
     `labels`: one name per class; `meta`: anything JSON can hold, for people and tools.
     """
-    body = _Body(graph)
+    body = _Body(graph, frozenset(layer.op for layer in trainables))
     required = [
         (f.Section.IO, body.io()),
         *((f.Section.PLAN, body.plan(plan)) for plan in plans),
@@ -75,124 +79,94 @@ def write_image(
     return body.assemble(required, optional)
 
 
-def _record(layout: np.dtype[Any], /, **fields: Any) -> npt.NDArray[Any]:
-    """One record of `layout`, the rest zero; a value that its field cannot hold is refused."""
-    record = np.zeros((), layout)
-    for name, value in fields.items():
-        kind = layout[name].base
-        if kind.kind in "iu":
-            limits = np.iinfo(kind)
-            low, high = int(np.min(value)), int(np.max(value))
-            if low < limits.min or high > limits.max:
-                raise UsageError(
-                    f"image: {name} = {value} does not fit its field ({limits.min}..{limits.max})"
-                )
-        record[name] = value
-    return record
-
-
 class _Body:
     """Tables of one image. DATA comes first in memory order of building, last in the file."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, trained: frozenset[str]) -> None:
         self.graph = graph
         constants = [n for op in graph.ops for n in op.inputs if graph.tensors[n].is_constant]
         names = [*(t.name for t in graph.activations), *dict.fromkeys(constants)]
-        if len(names) >= f.NO_TENSOR:
-            raise UsageError(f"image: expected fewer than {f.NO_TENSOR} tensors, got {len(names)}")
         self.index = {name: i for i, name in enumerate(names)}
         self.data = bytearray()
+        self.places: dict[bytes, int] = {}
         # Where in the tables an image offset stands: filled in once DATA's own offset is known.
-        self.tensors = np.array([self._tensor(graph.tensors[n]) for n in names], f.TENSOR)
-        self.ops = np.array([self._op(op) for op in graph.ops], f.OP)
+        rows = [self._tensor(graph.tensors[n]) for n in names]
+        folded: dict[str, int] = {}  # operator -> tensor
+        for op in graph.ops:
+            bias = None if op.name in trained else _folded_bias(graph, op)
+            if bias is not None:
+                folded[op.name] = len(rows)
+                rows.append(self._tensor(Tensor("", bias.shape, DType.INT32, None, bias)))
+        if len(rows) >= f.NO_TENSOR:
+            raise UsageError(f"image: expected fewer than {f.NO_TENSOR} tensors, got {len(rows)}")
+        self.tensors = np.array(rows, f.TENSOR)
+        self.ops = np.array([self._op(op, folded.get(op.name)) for op in graph.ops], f.OP)
 
     def _put(self, blob: bytes, alignment: int = 4) -> int:
-        """Appends a constant to DATA; returns its offset there, plus 1 (0 means none)."""
+        """A constant's offset in DATA, plus 1 (0 means none); the same bytes lie there once."""
+        known = self.places.get(blob)
+        if known is not None and (known - 1) % alignment == 0:
+            return known
         self.data += bytes(f.aligned(len(self.data), alignment) - len(self.data))
         offset = len(self.data)
         self.data += blob
+        self.places[blob] = offset + 1
         return offset + 1
 
     def _tensor(self, tensor: Tensor) -> npt.NDArray[Any]:
-        if tensor.quant is None:
-            raise UsageError(f"image: tensor {tensor.name} is not quantised")
         fields: dict[str, Any] = {
             "dtype": _DTYPES[tensor.dtype],
             "kind": f.TensorKind.CONSTANT if tensor.is_constant else f.TensorKind.ACTIVATION,
             "ndim": len(tensor.shape),
             "shape": (*tensor.shape, *(1,) * (4 - len(tensor.shape))),
             "bytes": tensor.bytes,
-            "zero_point": tensor.quant.zero_point,
         }
         if tensor.data is not None:
             blob = tensor.data.astype(tensor.data.dtype.newbyteorder("<")).tobytes()
             wide = tensor.dtype is DType.INT8 and len(blob) >= 16
             fields["offset"] = self._put(blob, 16 if wide else 4)
-        if tensor.dtype is DType.INT32:
-            pass  # a bias: its scale is s_x * s_w, which both stand in the image already
+        if tensor.dtype is not DType.INT8:
+            return record(f.TENSOR, **fields)  # a bias: its scales are s_x * s_w
+        if tensor.quant is None:
+            if not tensor.is_constant:
+                raise UsageError(f"image: tensor {tensor.name} is int8 and not quantised")
+            fields["scale"] = 1.0  # a table
         elif tensor.quant.axis is None:
             fields["scale"] = tensor.quant.scale
+            fields["zero_point"] = tensor.quant.zero_point
         else:
             scales = np.array(tensor.quant.scales, "<f4")
             fields["channel_scales"] = self._put(scales.tobytes())
             fields["channel_count"] = len(scales)
-        return _record(f.TENSOR, **fields)
+        return record(f.TENSOR, **fields)
 
-    def _op(self, op: Op) -> npt.NDArray[Any]:
-        names = [*(self.index[n] for n in op.inputs), *(f.NO_TENSOR,) * (4 - len(op.inputs))]
+    def _op(self, op: Op, folded: int | None) -> npt.NDArray[Any]:
+        check_fixed(op, self.graph.tensors)
+        given = [self.index[n] for n in op.inputs]
+        places = [*given[: f.CONCAT_FIRST], *(f.NO_TENSOR,) * (f.CONCAT_FIRST - len(given))]
+        if folded is not None:
+            places[3] = folded
         fields: dict[str, Any] = {
             "opcode": f.Opcode[op.kind.name],
-            "in": names,
+            "in": places,
             "out": (self.index[op.output], f.NO_TENSOR),
             "act_min": -128,
             "act_max": 127,
         }
-        if op.fixed is None and op.kind is not OpKind.RESHAPE:
-            raise UsageError(f"image: operator {op.name} is not quantised")
-        if isinstance(op.fixed, Requant | AddFixed):
+        if self.graph.tensors[op.output].dtype is DType.FLOAT32:
+            bits = np.array([op.clamp.lo, op.clamp.hi], "<f4").view("<i4")
+            fields["act_min"], fields["act_max"] = (int(b) for b in bits)
+        elif op.fixed is not None and not isinstance(op.fixed, SoftmaxFixed):
             fields["act_min"], fields["act_max"] = op.fixed.act_min, op.fixed.act_max
         if isinstance(op.fixed, Requant) and op.kind in WEIGHTED:
             factors = [(x.multiplier, x.shift) for x in op.fixed.factors]
             fields["requant"] = self._put(np.array(factors, "<i4").tobytes())
             fields["requant_count"] = len(factors)
-        params = self._params(op)
+            fields["flags"] = f.OP_SINGLE_ROUNDING if op.fixed.single_rounding else 0
+        params = op_params(op, self.graph.tensors, given)
         if params is not None:
             fields["p"] = np.frombuffer(params.tobytes(), np.uint8)
-        return _record(f.OP, **fields)
-
-    def _params(self, op: Op) -> npt.NDArray[Any] | None:
-        if op.kind in WINDOWED:
-            assert op.window is not None
-            window, depth = op.window, 1
-            if op.kind is OpKind.DEPTHWISE_CONV2D:
-                x, out = self.graph.tensors[op.inputs[0]], self.graph.tensors[op.output]
-                depth = out.shape[3] // x.shape[3]
-            return _record(
-                f.CONV_PARAMS,
-                kernel_h=window.kernel[0],
-                kernel_w=window.kernel[1],
-                stride_h=window.stride[0],
-                stride_w=window.stride[1],
-                dilation_h=window.dilation[0],
-                dilation_w=window.dilation[1],
-                pad_top=window.pads[0],
-                pad_left=window.pads[2],
-                depth_multiplier=depth,
-            )
-        if isinstance(op.fixed, AddFixed):
-            add = op.fixed
-            record = _record(f.ADD_PARAMS, left_shift=add.left_shift)
-            for name, factor in (("a", add.a), ("b", add.b), ("out", add.out)):
-                record[name] = (factor.multiplier, factor.shift)
-            return record
-        if isinstance(op.fixed, SoftmaxFixed):
-            return _record(
-                f.SOFTMAX_PARAMS,
-                input_multiplier=op.fixed.input_multiplier,
-                input_left_shift=op.fixed.input_left_shift,
-                diff_min=op.fixed.diff_min,
-            )
-        return None
+        return record(f.OP, **fields)
 
     # ---- sections
 
@@ -202,8 +176,8 @@ class _Body:
         return np.array([*counts, *(self.index[n] for n in names)], "<u2").tobytes()
 
     def plan(self, plan: Plan) -> bytes:
-        head = _record(f.PLAN, kind=_PLAN_KINDS[plan.kind], arena_bytes=plan.arena_bytes)
-        offsets = np.full(len(self.index), f.NO_OFFSET, "<u4")
+        head = record(f.PLAN, kind=_PLAN_KINDS[plan.kind], arena_bytes=plan.arena_bytes)
+        offsets = np.full(len(self.tensors), f.NO_OFFSET, "<u4")
         for tensor in self.graph.activations:
             offsets[self.index[tensor.name]] = plan.offsets[tensor.name]
         return head.tobytes() + offsets.tobytes()
@@ -219,8 +193,8 @@ class _Body:
                     f"image: learning rate scale of {layer.op}: expected a finite value > 0, "
                     f"got {layer.lr_scale}"
                 )
-            records.append(_record(f.TRAINABLE, op=numbers[layer.op], lr_scale=layer.lr_scale))
-        return b"".join(record.tobytes() for record in records)
+            records.append(record(f.TRAINABLE, op=numbers[layer.op], lr_scale=layer.lr_scale))
+        return b"".join(row.tobytes() for row in records)
 
     def rehearsal(self, samples: RehearsalSet) -> bytes:
         count = len(samples.samples)
@@ -236,7 +210,7 @@ class _Body:
             count and not (0 <= numbers.min() <= numbers.max() < 256)
         ):
             raise UsageError(f"image: expected {count} rehearsal labels in 0..255")
-        head = _record(f.REHEARSAL_SET, count=count, sample_bytes=expected)
+        head = record(f.REHEARSAL_SET, count=count, sample_bytes=expected)
         padding = bytes(f.aligned(count) - count)
         return head.tobytes() + numbers.astype(np.uint8).tobytes() + padding + blob
 
@@ -278,7 +252,7 @@ class _Body:
         for row, (_, _, blob) in zip(table, sections, strict=True):
             start = int(row["offset"])
             image[start : start + len(blob)] = blob
-        header = _record(
+        header = record(
             f.HEADER,
             magic=f.MAGIC,
             version_major=f.VERSION_MAJOR,
@@ -295,6 +269,24 @@ class _Body:
         header["crc32"] = zlib.crc32(image[f.CRC_FROM :])
         image[: f.HEADER.itemsize] = header.tobytes()
         return bytes(image)
+
+
+def _folded_bias(graph: Graph, op: Op) -> Array | None:
+    """int32 [out_c]: b - x_zero * sum of w, wrapping; None where the kernels want none."""
+    if op.kind not in WEIGHTED or graph.tensors[op.inputs[0]].dtype is not DType.INT8:
+        return None
+    x, w = (graph.tensors[name] for name in op.inputs[:2])
+    assert x.quant is not None and w.data is not None
+    if w.quant is not None and w.quant.zero_point:
+        return None
+    channel = 3 if op.kind is OpKind.DEPTHWISE_CONV2D else 0
+    taps = tuple(i for i in range(w.data.ndim) if i != channel)
+    folded = -x.quant.zero_point * w.data.astype(np.int64).sum(axis=taps)
+    if len(op.inputs) > 2:
+        bias = graph.tensors[op.inputs[2]].data
+        assert bias is not None
+        folded = folded + bias
+    return np.asarray(folded.astype(np.int32))
 
 
 def _labels(labels: Sequence[str]) -> bytes:
