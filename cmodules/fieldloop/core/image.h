@@ -3,6 +3,7 @@
 #define FIELDLOOP_CORE_IMAGE_H
 
 #include "fieldloop/fl_image.h"
+#include "fieldloop/fl_kernels.h"
 
 // Images and arenas stay below 1 GiB, so that the 32-bit indices of the kernels cannot overflow.
 enum { FL_MAX_BYTES = 1 << 30 };
@@ -48,6 +49,29 @@ static inline uint32_t fl_elements(const fl_tensor_t *t) {
 
 static inline int fl_is_weighted(uint32_t opcode) {
     return opcode == FL_OP_CONV2D || opcode == FL_OP_DEPTHWISE_CONV2D || opcode == FL_OP_FULLY_CONNECTED;
+}
+
+static inline int fl_is_binary(uint32_t opcode) {
+    return opcode == FL_OP_ADD || (opcode >= FL_OP_SUB && opcode <= FL_OP_MAXIMUM);
+}
+
+// Elements are copied, whatever they are.
+static inline int fl_is_move(uint32_t opcode) {
+    return opcode == FL_OP_RESHAPE || (opcode >= FL_OP_CONCAT && opcode <= FL_OP_SLICE);
+}
+
+// Input `i` of 0..FL_CONCAT_MAX-1, or FL_NO_TENSOR: those of a concat beyond the fourth are among its parameters.
+static inline uint32_t fl_op_input(const fl_op_t *op, uint32_t i) {
+    return i < 4 ? op->in[i] : op->opcode == FL_OP_CONCAT ? op->p.concat.more[i - 4] : FL_NO_TENSOR;
+}
+
+// Places of inputs to look at.
+static inline uint32_t fl_op_places(const fl_op_t *op) {
+    return op->opcode == FL_OP_CONCAT ? FL_CONCAT_MAX : 4;
+}
+
+static inline fl_map_dims_t fl_map_dims(const fl_tensor_t *x, const fl_tensor_t *y) {
+    return (fl_map_dims_t){x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
 }
 
 // Each returns FL_OK or the error of fl_image_check, and relies on those before it.

@@ -6,8 +6,8 @@
 static int overlaps(const fl_view_t *v, const uint32_t *offsets, const fl_op_t *op) {
     const uint32_t out = offsets[op->out[0]];
     const uint32_t out_end = out + v->tensors[op->out[0]].bytes;
-    for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t t = op->in[i];
+    for (uint32_t i = 0; i < fl_op_places(op); i++) {
+        const uint32_t t = fl_op_input(op, i);
         if (t == FL_NO_TENSOR || v->tensors[t].kind != FL_ACTIVATION) {
             continue;
         }
@@ -131,7 +131,7 @@ int fl_check_rehearsal(const fl_view_t *v, const uint8_t *data, uint32_t bytes) 
         bytes != sizeof(*set) + labels + (uint64_t)set->count * set->sample_bytes) {
         return FL_EBADMSG;
     }
-    const uint32_t classes = v->tensors[v->io[v->input_count]].bytes;
+    const uint32_t classes = fl_elements(&v->tensors[v->io[v->input_count]]);
     for (uint32_t i = 0; i < set->count; i++) {
         if (data[sizeof(*set) + i] >= classes) {
             return FL_EBADMSG;

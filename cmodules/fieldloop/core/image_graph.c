@@ -65,7 +65,7 @@ int fl_check_io(const fl_view_t *v) {
         if (v->io[i] >= v->tensor_count || v->tensors[v->io[i]].kind != FL_ACTIVATION) {
             return FL_EBADMSG;
         }
-        if (v->tensors[v->io[i]].dtype != FL_I8) {
+        if (v->tensors[v->io[i]].dtype == FL_U8) {
             return FL_ENOTSUP;
         }
         for (uint32_t j = 0; i < v->input_count && j < i; j++) {
@@ -95,8 +95,8 @@ static int is_made(const fl_view_t *v, uint32_t t, uint32_t end) {
 int fl_check_flow(const fl_view_t *v) {
     for (uint32_t i = 0; i < v->op_count; i++) {
         const fl_op_t *op = &v->ops[i];
-        for (uint32_t j = 0; j < 4; j++) {
-            uint32_t t = op->in[j];
+        for (uint32_t j = 0; j < fl_op_places(op); j++) {
+            uint32_t t = fl_op_input(op, j);
             if (t != FL_NO_TENSOR && v->tensors[t].kind == FL_ACTIVATION && !is_made(v, t, i)) {
                 return FL_EBADMSG;
             }

@@ -1,9 +1,10 @@
-// The executor: each operator's tensors looked up in image and arena, and handed to its kernel.
+// The executor: an image opened, bound to an arena, and run operator by operator (run_*.c).
 #include "fieldloop/fl_model.h"
 
 #include <string.h>
 
 #include "core/image.h"
+#include "core/run.h"
 #include "fieldloop/fl_error.h"
 #include "fieldloop/fl_kernels.h"
 
@@ -50,18 +51,13 @@ static const fl_plan_t *find_plan(const fl_model_t *m, uint32_t kind) {
     return NULL;
 }
 
-static fl_map_dims_t map_dims(const fl_tensor_t *x, const fl_tensor_t *y) {
-    const fl_map_dims_t d = {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
-    return d;
-}
-
 uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant) {
     if (op >= m->op_count) {
         return 0;
     }
     const fl_op_t *o = &m->ops[op];
     const fl_tensor_t *x = &m->tensors[o->in[0]];
-    const fl_map_dims_t d = map_dims(x, &m->tensors[o->out[0]]);
+    const fl_map_dims_t d = fl_map_dims(x, &m->tensors[o->out[0]]);
     if (x->dtype != FL_I8) {
         return 0;
     }
@@ -120,11 +116,6 @@ int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_b
     return FL_OK;
 }
 
-// Where a run reads or writes activation `t`. A plan is bound.
-static int8_t *activation(const fl_model_t *m, uint32_t t) {
-    return (int8_t *)(m->arena + m->plan[t]);
-}
-
 const void *fl_model_tensor(const fl_model_t *m, uint32_t t) {
     if (t >= m->tensor_count) {
         return NULL;
@@ -132,15 +123,15 @@ const void *fl_model_tensor(const fl_model_t *m, uint32_t t) {
     if (m->tensors[t].kind == FL_CONSTANT) {
         return m->image + m->tensors[t].offset;
     }
-    return m->plan ? activation(m, t) : NULL;
+    return m->plan ? m->arena + m->plan[t] : NULL;
 }
 
-int8_t *fl_model_input(const fl_model_t *m, uint32_t i) {
-    return i < m->input_count && m->plan ? activation(m, m->io[i]) : NULL;
+void *fl_model_input(const fl_model_t *m, uint32_t i) {
+    return i < m->input_count && m->plan ? m->arena + m->plan[m->io[i]] : NULL;
 }
 
-const int8_t *fl_model_output(const fl_model_t *m, uint32_t i) {
-    return i < m->output_count && m->plan ? activation(m, m->io[m->input_count + i]) : NULL;
+const void *fl_model_output(const fl_model_t *m, uint32_t i) {
+    return i < m->output_count && m->plan ? m->arena + m->plan[m->io[m->input_count + i]] : NULL;
 }
 
 const fl_tensor_t *fl_model_input_info(const fl_model_t *m, uint32_t i) {
@@ -165,7 +156,7 @@ const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op) {
         return NULL;
     }
     const fl_override_t *o = find_override(m, op);
-    return o ? o->w : (const int8_t *)fl_model_tensor(m, m->ops[op].in[1]);
+    return o ? o->w : fl_model_tensor(m, m->ops[op].in[1]);
 }
 
 const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op) {
@@ -173,91 +164,22 @@ const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op) {
         return NULL;
     }
     const fl_override_t *o = find_override(m, op);
-    return o ? o->b : (const int32_t *)fl_model_tensor(m, m->ops[op].in[2]);
+    return o ? o->b : fl_model_tensor(m, m->ops[op].in[2]);
 }
 
-// Worked out on the host for the image's weights: those of a layer in training have none.
-static const int32_t *folded_bias(const fl_model_t *m, uint32_t op) {
-    if (m->ops[op].in[3] == FL_NO_TENSOR || find_override(m, op)) {
-        return NULL;
-    }
-    return fl_model_tensor(m, m->ops[op].in[3]);
-}
-
-static void run_weighted(const fl_model_t *m, uint32_t index) {
-    const fl_op_t *op = &m->ops[index];
-    const fl_tensor_t *x = &m->tensors[op->in[0]];
-    const fl_tensor_t *w = &m->tensors[op->in[1]];
-    const fl_tensor_t *y = &m->tensors[op->out[0]];
-    const fl_map_dims_t d = map_dims(x, y);
-    const fl_quant_t q = {
-        .x_zero = x->zero_point,
-        .out_zero = y->zero_point,
-        .act_min = op->act_min,
-        .act_max = op->act_max,
-        .requant = (const fl_requant_t *)(const void *)(m->image + op->requant),
-        .requant_stride = op->requant_count > 1,
-        .w_zero = w->zero_point,
-        .folded = folded_bias(m, index),
-        .flags = op->flags,
-    };
-    const int8_t *in = activation(m, op->in[0]);
-    const int8_t *weights = fl_model_weights(m, index);
-    const int32_t *bias = fl_model_bias(m, index);
-    int8_t *out = activation(m, op->out[0]);
-    if (op->opcode == FL_OP_CONV2D) {
-        fl_conv2d(&op->p.conv, &q, &d, in, weights, bias, m->scratch, out);
-    } else if (op->opcode == FL_OP_DEPTHWISE_CONV2D) {
-        fl_depthwise_conv2d(&op->p.conv, &q, &d, in, weights, bias, m->scratch, out);
-    } else {
-        const int32_t cols = w->shape[1];
-        fl_fully_connected(&q, (int32_t)x->bytes / cols, w->shape[0], cols, in, weights, bias, m->scratch, out);
-    }
-}
-
-static void run_add(const fl_model_t *m, const fl_op_t *op) {
-    const fl_tensor_t *a = &m->tensors[op->in[0]];
-    const fl_add_quant_t q = {
-        .a_zero = a->zero_point,
-        .b_zero = m->tensors[op->in[1]].zero_point,
-        .out_zero = m->tensors[op->out[0]].zero_point,
-        .act_min = op->act_min,
-        .act_max = op->act_max,
-    };
-    fl_add(&op->p.add, &q, (int32_t)a->bytes, activation(m, op->in[0]), fl_model_tensor(m, op->in[1]),
-           activation(m, op->out[0]));
+const int32_t *fl_model_folded_bias(const fl_model_t *m, uint32_t op) {
+    // worked out on the host for the image's weights: those of a layer in training have none
+    return m->ops[op].in[3] == FL_NO_TENSOR || find_override(m, op) ? NULL : fl_model_tensor(m, m->ops[op].in[3]);
 }
 
 static void run_op(const fl_model_t *m, uint32_t index) {
     const fl_op_t *op = &m->ops[index];
-    const fl_tensor_t *x = &m->tensors[op->in[0]];
-    const fl_tensor_t *y = &m->tensors[op->out[0]];
-    const fl_map_dims_t d = map_dims(x, y);
-    const int8_t *in = activation(m, op->in[0]);
-    int8_t *out = activation(m, op->out[0]);
-    switch (op->opcode) {
-    case FL_OP_MAX_POOL:
-        fl_max_pool(&op->p.conv, op->act_min, op->act_max, &d, in, out);
-        break;
-    case FL_OP_AVG_POOL:
-        fl_avg_pool(&op->p.conv, op->act_min, op->act_max, &d, in, out);
-        break;
-    case FL_OP_ADD:
-        run_add(m, op);
-        break;
-    case FL_OP_SOFTMAX: {
-        const int32_t cols = x->shape[x->ndim - 1];
-        fl_softmax(&op->p.softmax, (int32_t)x->bytes / cols, cols, in, out);
-        break;
-    }
-    case FL_OP_RESHAPE:
-        if (out != in) {
-            memcpy(out, in, x->bytes);  // proven not to overlap
-        }
-        break;
-    default:
-        run_weighted(m, index);
-        break;
+    if (fl_is_move(op->opcode)) {
+        fl_run_move(m, op);
+    } else if (op->opcode == FL_OP_QUANTIZE || m->tensors[op->in[0]].dtype != FL_F32) {
+        fl_run_int8(m, index);
+    } else {
+        fl_run_f32(m, op);
     }
 }
 
@@ -282,5 +204,5 @@ uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op) {
     const fl_op_t *o = &m->ops[op];
     const fl_tensor_t *w = &m->tensors[o->in[1]];
     const uint32_t channels = (uint32_t)(o->opcode == FL_OP_DEPTHWISE_CONV2D ? w->shape[3] : w->shape[0]);
-    return (uint64_t)m->tensors[o->out[0]].bytes * (w->bytes / channels);
+    return (uint64_t)fl_elements(&m->tensors[o->out[0]]) * (fl_elements(w) / channels);
 }

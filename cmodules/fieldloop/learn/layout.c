@@ -1,6 +1,7 @@
 // Sizes and places: which layers train, what they need, and whether the way back to them can be walked at all.
 #include <string.h>
 
+#include "core/image.h"
 #include "fieldloop/fl_error.h"
 #include "learner.h"
 
@@ -70,8 +71,8 @@ int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before) {
 static uint32_t consumers(const fl_model_t *m, uint32_t t) {
     uint32_t count = 0;
     for (uint32_t op = 0; op < m->op_count; op++) {
-        for (uint32_t i = 0; i < 4; i++) {
-            count += m->ops[op].in[i] == t;
+        for (uint32_t i = 0; i < fl_op_places(&m->ops[op]); i++) {
+            count += fl_op_input(&m->ops[op], i) == t;
         }
     }
     return count;
@@ -92,8 +93,13 @@ fl_map_dims_t fl_learner_dims(const fl_model_t *m, const fl_op_t *op) {
                            out->shape[1], out->shape[2], out->shape[3]};
 }
 
-// The backward kernels see one sample.
+// The backward kernels see one int8 sample, one group, and weights without a zero point.
 static int has_way_back(const fl_model_t *m, const fl_op_t *op) {
+    if (m->tensors[op->in[0]].dtype != FL_I8 || m->tensors[op->out[0]].dtype != FL_I8 ||
+        (fl_has_weights(op) && m->tensors[op->in[1]].zero_point != 0) ||
+        (op->opcode == FL_OP_CONV2D && op->p.conv.groups > 1)) {
+        return 0;
+    }
     switch (op->opcode) {
     case FL_OP_RESHAPE:
         return 1;

@@ -85,11 +85,64 @@ void fl_add(const fl_add_params_t *p, const fl_add_quant_t *q, int32_t n,
             const int8_t *b,  // [n]
             int8_t *out);     // [n]
 
+// Two inputs that broadcast against each other: the output's sizes, outermost axis first, and how far each input steps
+// along each axis, in elements (0 where it is repeated).
+typedef struct {
+    int32_t n[4];
+    int32_t a[4], b[4];
+} fl_broadcast_t;
+
+void fl_add_broadcast(const fl_add_params_t *p, const fl_add_quant_t *q, const fl_broadcast_t *d, const int8_t *a,
+                      const int8_t *b, int8_t *out);
+void fl_sub(const fl_add_params_t *p, const fl_add_quant_t *q, const fl_broadcast_t *d, const int8_t *a,
+            const int8_t *b, int8_t *out);
+void fl_mul(const fl_mul_params_t *p, const fl_add_quant_t *q, const fl_broadcast_t *d, const int8_t *a,
+            const int8_t *b, int8_t *out);
+// Of one quantisation, which the output shares.
+void fl_minimum(int32_t act_min, int32_t act_max, const fl_broadcast_t *d, const int8_t *a, const int8_t *b,
+                int8_t *out);
+void fl_maximum(int32_t act_min, int32_t act_max, const fl_broadcast_t *d, const int8_t *a, const int8_t *b,
+                int8_t *out);
+
+typedef struct {
+    int32_t x_zero, out_zero;
+    int32_t act_min, act_max;
+} fl_mean_quant_t;
+
+// The mean over the axes of p->axes: (sum - count * x_zero) * p->out, the count being part of that factor.
+void fl_mean(const fl_mean_params_t *p, const fl_mean_quant_t *q, const int32_t shape[4],
+             const int8_t *x,  // shape
+             int8_t *out);     // shape without the averaged axes
+
 // Softmax of each row, in fixed point; output scale 1/256, zero point -128. cols <= FL_SOFTMAX_MAX_COLS.
 void fl_softmax(const fl_softmax_params_t *p, int32_t rows, int32_t cols,
                 const int8_t *x,  // [rows, cols]
                 int8_t *out);     // [rows, cols]
 
 enum { FL_SOFTMAX_MAX_COLS = 4095 };  // what its sum of exponentials, with 12 integer bits, can hold
+
+// out[i] = table[x[i] + 128].
+void fl_table(const int8_t *table,  // [256]
+              int32_t n,
+              const int8_t *x,  // [n]
+              int8_t *out);     // [n]
+
+// Rows of a table; an index (int8 or int32, by index_bytes) outside of it means its first or last row.
+void fl_embedding(int32_t entries, uint32_t row_bytes, uint32_t index_bytes, int32_t n,
+                  const void *index,  // [n]
+                  const void *table,  // [entries] rows of row_bytes
+                  void *out);         // [n] rows
+
+// A block of elements of 1 or 4 bytes from one place to another: sizes, outermost axis first, and the steps of both sides
+// along each axis, in elements. Pad, transpose, slice and concat are such copies.
+typedef struct {
+    int32_t n[4];
+    int32_t x[4], out[4];
+} fl_copy_dims_t;
+
+void fl_copy(const fl_copy_dims_t *d, uint32_t element_bytes, const void *x, void *out);
+
+// n elements of the low bytes of `value`.
+void fl_fill(int32_t n, uint32_t element_bytes, int32_t value, void *out);
 
 #endif

@@ -57,18 +57,19 @@ int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_b
 
 // Place of tensor `t` (activations: in the arena, needs a bound plan; constants: in the image).
 const void *fl_model_tensor(const fl_model_t *m, uint32_t t);
-// Place of input / output `i` in the arena; NULL if there is no such one or no plan is bound.
-int8_t *fl_model_input(const fl_model_t *m, uint32_t i);
-const int8_t *fl_model_output(const fl_model_t *m, uint32_t i);
+// Place of input / output `i` in the arena, elements of its dtype (int8, f32 or int32); NULL if there is no such one or no
+// plan is bound.
+void *fl_model_input(const fl_model_t *m, uint32_t i);
+const void *fl_model_output(const fl_model_t *m, uint32_t i);
 const fl_tensor_t *fl_model_input_info(const fl_model_t *m, uint32_t i);
 const fl_tensor_t *fl_model_output_info(const fl_model_t *m, uint32_t i);
 
-// Runs operators [first, end). FL_EINVAL without a bound plan or on a bad range.
+// Runs operators [first, end); what an operator made stays until another one needs the place. FL_EINVAL without a bound plan or on a bad range.
 int fl_model_run_ops(fl_model_t *m, uint32_t first, uint32_t end);
 // Runs the whole model.
 int fl_model_run(fl_model_t *m);
 
-// Weights and bias that operator `op` uses: an override's, else the image's. NULL where it has none.
+// Weights and bias that int8 operator `op` uses: an override's, else the image's. NULL where it has none.
 const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op);
 const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op);
 
