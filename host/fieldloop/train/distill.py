@@ -104,7 +104,7 @@ def train(
             if teacher is not None:
                 with torch.no_grad():
                     opinion = teacher(batch)[:, rows]
-                loss = (1.0 - recipe.soft) * loss + recipe.soft * _soft_loss(
+                loss = (1.0 - recipe.soft) * loss + recipe.soft * soft_loss(
                     logits, opinion, recipe.temperature
                 )
             optimizer.zero_grad()
@@ -116,7 +116,7 @@ def train(
     network.eval()
 
 
-def _soft_loss(logits: Tensor, opinion: Tensor, temperature: float) -> Tensor:
+def soft_loss(logits: Tensor, opinion: Tensor, temperature: float) -> Tensor:
     """KL divergence at a temperature; its square keeps the gradient as large as the hard one's."""
     divergence = functional.kl_div(
         functional.log_softmax(logits / temperature, dim=1),
