@@ -29,11 +29,25 @@ def rounding_divide_by_pot(x: Int, exponent: Int | int) -> Int:
     return np.asarray((x >> exponent) + ((x & mask) > threshold), np.int64)
 
 
+def wrap32(x: Int) -> Int:
+    """What is left of x in 32 bits, two's complement."""
+    return np.asarray(((x + 2**31) & (2**32 - 1)) - 2**31, np.int64)
+
+
+def requantize_once(acc: Int, multiplier: Int | int, shift: Int | int) -> Int:
+    """LiteRT's single rounding: (acc * multiplier + 2**(30 - shift)) >> (31 - shift)."""
+    right = 31 - np.asarray(shift, np.int64)
+    product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)
+    return np.asarray((product + (np.int64(1) << (right - 1))) >> right, np.int64)
+
+
 def requantize(acc: Int, multiplier: Int | int, shift: Int | int) -> Int:
     """MultiplyByQuantizedMultiplier: acc * multiplier / 2**31 * 2**shift."""
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    high = saturating_rounding_doubling_high_mul(np.asarray(acc, np.int64) << left, multiplier)
+    high = saturating_rounding_doubling_high_mul(
+        wrap32(np.asarray(acc, np.int64) << left), multiplier
+    )
     return rounding_divide_by_pot(high, right)
 
 

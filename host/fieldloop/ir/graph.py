@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 from fieldloop.errors import UsageError
 from fieldloop.ir.dtypes import check_dtypes
-from fieldloop.ir.op import WEIGHTED, Op, OpKind
+from fieldloop.ir.op import BINARY, WEIGHTED, Op, OpKind
 from fieldloop.ir.shapes import macs, output_shape
 from fieldloop.ir.tensor import Tensor
 
+_ANY_CONSTANT = BINARY | {OpKind.CONCAT}  # some input is an activation, others may be constants
 _CONSTANT_INPUTS = WEIGHTED | {OpKind.TABLE, OpKind.EMBEDDING}
 
 
@@ -84,8 +85,9 @@ def _validate(graph: Graph) -> None:
                 raise refuse(f"operator {op.name!r} reads {name!r} before it is written")
         if op.output in ready:
             raise refuse(f"operator {op.name!r} writes {op.output!r}, which exists already")
-        if graph.tensors[op.inputs[0]].is_constant:
-            raise refuse(f"operator {op.name!r} reads a constant as its first input")
+        either = op.kind in _ANY_CONSTANT
+        if all(graph.tensors[n].is_constant for n in (op.inputs if either else op.inputs[:1])):
+            raise refuse(f"operator {op.name!r} reads nothing but constants")
         if op.kind in _CONSTANT_INPUTS and not all(
             graph.tensors[n].is_constant for n in op.inputs[1:]
         ):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fieldloop.errors import UsageError
-from fieldloop.ir.op import AddFixed, Clamp, Factor, SoftmaxFixed
+from fieldloop.ir.op import AddFixed, Clamp, Factor, MeanFixed, MulFixed, SoftmaxFixed
 from fieldloop.ir.tensor import Quant
 
 SOFTMAX_INTEGER_BITS = 5
@@ -77,23 +77,47 @@ def activation_range(clamp: Clamp, out: Quant) -> tuple[int, int]:
     return edge(clamp.lo, -128), edge(clamp.hi, 127)
 
 
-def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
-    """Both summands at twice the larger scale, shifted left by 20 bits; then to the output's."""
-    twice_max = 2.0 * max(a.scale, b.scale)
-    out_factor = factor(twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale))
+def _sum_params(
+    a: Quant, b: Quant, out: Quant, clamp: Clamp, factors: tuple[float, float, float]
+) -> AddFixed:
+    a_factor, b_factor, out_factor = (factor(real) for real in factors)
     if out_factor.shift > 0:
         raise UsageError(
             f"add: output scale {out.scale!r} is too small for input scales {a.scale!r}, "
             f"{b.scale!r}"
         )
-    act_min, act_max = activation_range(clamp, out)
     return AddFixed(
-        act_min=act_min,
-        act_max=act_max,
-        a=factor(a.scale / twice_max),
-        b=factor(b.scale / twice_max),
-        out=out_factor,
-        left_shift=ADD_LEFT_SHIFT,
+        *activation_range(clamp, out), a_factor, b_factor, out_factor, left_shift=ADD_LEFT_SHIFT
+    )
+
+
+def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
+    """Both summands at twice the larger scale, shifted left by 20 bits; then to the output's."""
+    twice_max = 2.0 * max(a.scale, b.scale)
+    back = twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale)
+    return _sum_params(a, b, out, clamp, (a.scale / twice_max, b.scale / twice_max, back))
+
+
+def sub_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
+    """As add_params, but here TensorFlow Lite Micro divides the scales in float32."""
+    a_scale, b_scale, out_scale = (np.float32(q.scale) for q in (a, b, out))
+    twice_max = np.float32(2.0) * max(a_scale, b_scale)
+    back = twice_max / (np.float32(1 << ADD_LEFT_SHIFT) * out_scale)
+    factors = (float(a_scale / twice_max), float(b_scale / twice_max), float(back))
+    return _sum_params(a, b, out, clamp, factors)
+
+
+def mul_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> MulFixed:
+    """The factor s_a * s_b / s_out."""
+    return MulFixed(*activation_range(clamp, out), factor(a.scale * b.scale / out.scale))
+
+
+def mean_params(x: Quant, out: Quant, count: int, clamp: Clamp) -> MeanFixed:
+    """s_x / s_out divided by `count` in integers, so the multiplier may be below 2**30."""
+    multiplier, shift = quantize_multiplier(x.scale / out.scale)
+    room = min(count.bit_length() - 1, 32, 31 + shift)
+    return MeanFixed(
+        *activation_range(clamp, out), Factor((multiplier << room) // count, shift - room)
     )
 
 
