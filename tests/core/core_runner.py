@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.tensor import Array
+from fieldloop.ir.op import OpKind
+from fieldloop.ir.tensor import Array, DType
 from fieldloop.runtime.core import core, error_name
 from fieldloop.runtime.model import aligned_bytes, pointer
+
+DTYPES = (np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32))  # by fl_dtype_t
 
 
 class CoreModel:
@@ -30,17 +33,20 @@ class CoreModel:
         assert code == 0, error_name(code)
 
     def run(self, *inputs: Array) -> Array:
-        """int8 outputs [n, output elements] for int8 inputs [n, ...]."""
-        size = self.lib.fl_model_output_info(self.model, 0).bytes
+        """Outputs [n, output elements] for inputs [n, ...], in the dtypes of the model."""
+        info = self.lib.fl_model_output_info(self.model, 0)
+        size = info.bytes
         outputs = []
         for sample in zip(*inputs, strict=True):
             for i, value in enumerate(sample):
-                raw = np.ascontiguousarray(value, np.int8).tobytes()
+                dtype = DTYPES[self.lib.fl_model_input_info(self.model, i).dtype]
+                raw = np.ascontiguousarray(value, dtype).tobytes()
                 assert len(raw) == self.lib.fl_model_input_info(self.model, i).bytes
                 self.ffi.memmove(self.lib.fl_model_input(self.model, i), raw, len(raw))
             assert self.lib.fl_model_run(self.model) == 0
             place: Any = self.lib.fl_model_output(self.model, 0)
-            outputs.append(np.frombuffer(self.ffi.buffer(place, size), np.int8).copy())
+            made = np.frombuffer(self.ffi.buffer(place, size), DTYPES[info.dtype])
+            outputs.append(made.copy())
         return np.array(outputs)
 
 
@@ -55,11 +61,17 @@ def check_image(image: bytes | Array, *, skip: int = 0) -> str:
 
 
 def random_inputs(graph: Graph, rng: np.random.Generator, count: int) -> list[Array]:
-    """int8 inputs [count, ...] for every input of a graph; some of them extremes only."""
+    """Inputs [count, ...] for every input of a graph; of int8 ones some are extremes only."""
     arrays = []
     for name in graph.inputs:
-        shape = (count, *graph.tensors[name].shape)
-        x = rng.integers(-128, 128, shape).astype(np.int8)
-        x[0] = rng.choice(np.array([-128, 127], np.int8), shape[1:])
+        tensor = graph.tensors[name]
+        shape = (count, *tensor.shape)
+        if tensor.dtype is DType.FLOAT32:
+            x = rng.normal(0, 3, shape).astype(np.float32)
+        elif any(op.kind is OpKind.EMBEDDING for op in graph.ops):
+            x = rng.integers(0, graph.tensors["table"].shape[0], shape).astype(np.int32)
+        else:
+            x = rng.integers(-128, 128, shape).astype(np.int8)
+            x[0] = rng.choice(np.array([-128, 127], np.int8), shape[1:])
         arrays.append(x)
     return arrays

@@ -55,6 +55,7 @@ class Maker:
         out_shape: tuple[int, ...],
         axis: int,
         window: Window | None,
+        groups: int = 1,
     ) -> Graph:
         rng = self.rng
         channels = w_shape[axis]
@@ -87,7 +88,7 @@ class Maker:
         fully_connected = kind is OpKind.FULLY_CONNECTED
         factors = weighted_factors(x_quant, w_quant, out_quant, fully_connected=fully_connected)
         fixed = Requant(*activation_range(clamp, out_quant), factors)
-        op = Op("op", kind, inputs, "y", window, clamp, fixed)
+        op = Op("op", kind, inputs, "y", window, clamp, fixed, groups=groups)
         return self.graph(tensors, op, ("x",))
 
     def window(self, height: int, width: int, *, pool: bool) -> Window:

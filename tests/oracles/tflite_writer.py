@@ -1,4 +1,4 @@
-"""Writes a quantised ir.Graph as a real .tflite file and runs it in TensorFlow Lite Micro.
+"""Writes an ir.Graph, int8 or float32, as a .tflite file and runs it in TensorFlow Lite Micro.
 
 The oracle of inference. What the file format cannot say directly is said with operators that move
 bytes and compute nothing: paddings other than VALID and SAME become a PAD before a convolution,
@@ -13,29 +13,29 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from tflite_micro import runtime
+from tflite_ops import ACTIVATIONS as _ACTIVATIONS
+from tflite_ops import emit as emit_other
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import WINDOWED, Clamp, Op, OpKind, Window
+from fieldloop.ir.op import WINDOWED, Op, OpKind, Window
 from fieldloop.ir.tensor import Array, DType, Quant, Tensor
 
 fb = runtime.schema_fb
 
-_TYPES = {DType.INT8: fb.TensorType.INT8, DType.INT32: fb.TensorType.INT32}
-_ACTIVATIONS = {
-    Clamp(): fb.ActivationFunctionType.NONE,
-    Clamp(0.0): fb.ActivationFunctionType.RELU,
-    Clamp(0.0, 6.0): fb.ActivationFunctionType.RELU6,
-    Clamp(-1.0, 1.0): fb.ActivationFunctionType.RELU_N1_TO_1,
+_TYPES = {
+    DType.INT8: fb.TensorType.INT8,
+    DType.INT32: fb.TensorType.INT32,
+    DType.FLOAT32: fb.TensorType.FLOAT32,
 }
 
 
 def write_graph(graph: Graph) -> bytes:
-    """The bytes of a .tflite model that computes what the int8 graph computes."""
+    """The bytes of a .tflite model that computes what the graph computes."""
     return _Writer(graph).bytes()
 
 
 def run_tflite(model: bytes, *inputs: Array) -> Array:
-    """int8 outputs [n, output elements] for int8 inputs [n, ...], one array per model input."""
+    """Outputs [n, output elements] for inputs [n, ...], one array per model input."""
     interpreter = runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
     outputs = []
     for sample in zip(*inputs, strict=True):
@@ -113,7 +113,8 @@ class _Writer:
         return self.tensor(Tensor(name, data.shape, DType.INT32, None, data))
 
     def like(self, name: str, shape: Sequence[int], quant: Quant | None) -> int:
-        return self.tensor(Tensor(name, tuple(shape), DType.INT8, quant))
+        dtype = DType.FLOAT32 if quant is None else DType.INT8
+        return self.tensor(Tensor(name, tuple(shape), dtype, quant))
 
     # ---- operators
 
@@ -164,6 +165,8 @@ class _Writer:
                 fb.BuiltinOptions.SoftmaxOptions,
                 options,
             )
+        elif op.kind is not OpKind.RESHAPE:
+            emit_other(self, op, inputs, output)
         else:
             shape = self.graph.tensors[op.output].shape
             options = fb.ReshapeOptionsT()
@@ -292,7 +295,7 @@ class _Writer:
             entry = fb.TensorT()
             entry.name = f"{self.tensors[parts[0]].name}.joined"
             entry.shape = shape
-            entry.type = fb.TensorType.INT8
+            entry.type = self.tensors[output].type
             entry.buffer = 0
             entry.quantization = self.tensors[output].quantization
             self.tensors.append(entry)
