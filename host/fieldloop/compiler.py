@@ -1,13 +1,14 @@
-"""The pipeline: a float graph and samples -> quantised -> ordered -> planned -> verified -> bytes.
+"""The pipeline: a graph -> quantised, if asked -> ordered -> planned -> verified -> bytes.
 
 Everything the device will need, RAM and flash to the byte, is known when this returns.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +16,28 @@ import numpy.typing as npt
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.writer import RehearsalSet, Trainable, write_image
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind
+from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind, Requant
+from fieldloop.ir.reference import run
 from fieldloop.ir.shapes import macs
-from fieldloop.ir.tensor import Array, Quant
+from fieldloop.ir.tensor import Array, DType, Quant
 from fieldloop.plan.order import best_order
 from fieldloop.plan.planner import backward_reads, plan_graph
 from fieldloop.plan.show import memory_map
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.verify import verify
-from fieldloop.quantize.calibrate import Range
 from fieldloop.quantize.ptq import quantize_graph
 
+if TYPE_CHECKING:
+    from fieldloop.quantize.options import QuantizeOptions
+
 DEFAULT_LEARN = 2
+
+
+class Learn(enum.Enum):
+    """What `learn` is when nothing was asked: DEFAULT_LEARN layers of a network quantised here."""
+
+    DEFAULT = "default"
+
 
 # Learning rate of every trained layer below the head, as a part of the head's. A weight of a
 # convolution is used at every position and moves all of the features the head has learned to read.
@@ -47,9 +58,10 @@ class LayerReport:
 
     name: str
     kind: str
+    dtype: str  # of the output
     output_shape: tuple[int, ...]
     macs: int
-    weight_bytes: int  # weights and bias, in flash
+    weight_bytes: int  # weights, bias and tables, in flash
     output_bytes: int
     lr_scale: float | None  # of a trainable layer
 
@@ -68,7 +80,7 @@ class CompileReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """The image, what it costs, and the int8 graph it was made from."""
+    """The image, what it costs, and the graph (int8, float32, or mixed) it was made from."""
 
     image: bytes
     report: CompileReport
@@ -78,43 +90,69 @@ class Compiled:
 
     @property
     def input_quant(self) -> Quant:
-        """How real input values become int8."""
+        """How real values of the first input become int8."""
         quant = self.graph.tensors[self.graph.inputs[0]].quant
-        assert quant is not None
+        if quant is None:
+            raise UsageError(f"{self.graph.name}: its input is not int8, so nothing quantises it")
         return quant
 
 
 def compile_graph(
     graph: Graph,
-    calibration: Array | Mapping[str, Array],
+    calibration: Array | Mapping[str, Array] | None = None,
     *,
     labels: Sequence[str] = (),
-    learn: int | Sequence[str] | None = DEFAULT_LEARN,
+    learn: int | Sequence[str] | Learn | None = Learn.DEFAULT,
     rehearsal: tuple[Array, Array] | None = None,
     meta: Mapping[str, Any] | None = None,
     percentile: float = 100.0,
+    options: QuantizeOptions | None = None,
     learn_headroom: float = LEARN_HEADROOM,
     inner_rate: float = INNER_RATE,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
 ) -> Compiled:
-    """Compiles a float graph for the device.
+    """Compiles a graph for the device.
 
-    `calibration`: real-valued samples [n, ...input shape] (NHWC), or one array per input name.
+    A float graph is quantised with `calibration`: real-valued samples [n, ...input shape] (NHWC),
+    or one array per input name; without, it stays float32. A graph that has int8 tensors already
+    is compiled as it is; samples then only serve to find learning rates.
     `learn`: how many layers, counted from the output, may be trained in the field, or their names
     (of operators); None for inference only. `rehearsal`: real-valued samples and class numbers
-    that travel with the model. `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells
-    what is missing (RAM: the larger of the two arenas).
+    that travel with the model. `options`: how to quantise (then `percentile` is theirs).
+    `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells what is missing (RAM: the
+    larger of the two arenas).
     """
-    samples = calibration if isinstance(calibration, Mapping) else _only_input(graph, calibration)
+    samples = None if calibration is None else _by_name(graph, calibration)
+    is_float = all(t.dtype is not DType.INT8 for t in graph.activations)
+    quantises = is_float and samples is not None
+    if isinstance(learn, Learn):
+        learn = DEFAULT_LEARN if quantises else None
     path = trainable_path(graph)
     head = path[0] if path else None
     layers = _chosen_layers(graph, path, learn)
     _check_labels(graph, head, labels)
+    if layers and samples is None:
+        raise UsageError(
+            f"learn: {graph.name} needs samples to find its learning rates"
+            f"{' and to become int8' if is_float else ''}; give calibration samples"
+        )
 
-    headroom = {head.output: learn_headroom} if head is not None and layers else {}
-    quantized = quantize_graph(graph, samples, percentile=percentile, headroom=headroom)
-    ordered = best_order(quantized.graph)
+    norm = None
+    if quantises:
+        assert samples is not None
+        headroom = {head.output: learn_headroom} if head is not None and layers else {}
+        if options is None:
+            quantized = quantize_graph(graph, samples, percentile=percentile, headroom=headroom)
+        else:
+            quantized = quantize_graph(graph, samples, headroom=headroom, options=options)
+        graph = quantized.graph
+        if head is not None and layers:
+            norm = quantized.ranges[head.inputs[0]].mean_square_norm
+    elif head is not None and layers:
+        assert samples is not None
+        norm = _mean_square_norm(graph, samples, head.inputs[0])
+    ordered = best_order(graph)
 
     keep: dict[PlanKind, frozenset[str]] = {PlanKind.INFER: frozenset()}
     if layers and head is not None:
@@ -123,9 +161,7 @@ def compile_graph(
     for plan in plans:
         verify(ordered, plan, keep=keep[plan.kind])
 
-    trainables = tuple(
-        Trainable(op.name, _lr_scale(op, head, quantized.ranges, inner_rate)) for op in layers
-    )
+    trainables = tuple(Trainable(op.name, _lr_scale(op, head, norm, inner_rate)) for op in layers)
     image = write_image(
         ordered,
         plans,
@@ -161,6 +197,8 @@ def trainable_path(graph: Graph) -> tuple[Op, ...]:
         if readers != 1:
             break
         if op.kind in WEIGHTED:
+            if not _has_gradient(graph, op):
+                break
             layers.append(op)
         elif op.kind is OpKind.SOFTMAX:
             if layers:
@@ -171,13 +209,45 @@ def trainable_path(graph: Graph) -> tuple[Op, ...]:
     return tuple(layers)
 
 
-def _only_input(graph: Graph, samples: Array) -> dict[str, Array]:
+def _has_gradient(graph: Graph, op: Op) -> bool:
+    """False for what the learner does not know: groups, and the older uint8 arithmetic."""
+    quant = graph.tensors[op.inputs[1]].quant
+    older = (quant is not None and quant.zero_point != 0) or (
+        isinstance(op.fixed, Requant) and op.fixed.single_rounding
+    )
+    return op.groups == 1 and not older
+
+
+def _by_name(graph: Graph, samples: Array | Mapping[str, Array]) -> dict[str, Array]:
+    if isinstance(samples, Mapping):
+        return dict(samples)
     if len(graph.inputs) != 1:
         raise UsageError(
             f"calibration: {graph.name} has {len(graph.inputs)} inputs, "
             "pass one array per input name"
         )
     return {graph.inputs[0]: np.asarray(samples)}
+
+
+def _mean_square_norm(graph: Graph, samples: Mapping[str, Array], name: str) -> float:
+    """Mean over samples of the sum of squares of a tensor's real values, in a quantised graph."""
+    given = {}
+    for key, value in samples.items():
+        quant = graph.tensors[key].quant if key in graph.tensors else None
+        real = np.issubdtype(value.dtype, np.floating)
+        given[key] = quant.quantize(value) if quant is not None and real else value
+    squares: list[float] = []
+
+    def tally(seen: str, value: Array) -> None:
+        if seen == name:
+            quant = graph.tensors[name].quant
+            real = value if quant is None else quant.dequantize(value)
+            squares.append(float(np.square(real, dtype=np.float64).sum()))
+
+    count = len(next(iter(given.values()), ()))
+    for start in range(0, count, 64):
+        run(graph, {key: value[start : start + 64] for key, value in given.items()}, tally)
+    return sum(squares) / max(count, 1)
 
 
 def _chosen_layers(
@@ -222,10 +292,9 @@ def _check_labels(graph: Graph, head: Op | None, labels: Sequence[str]) -> None:
         raise UsageError(f"labels: expected {classes}, one per class, got {len(labels)}")
 
 
-def _lr_scale(op: Op, head: Op | None, ranges: Mapping[str, Range], inner_rate: float) -> float:
+def _lr_scale(op: Op, head: Op | None, norm: float | None, inner_rate: float) -> float:
     """The head's rate is normalised: a step of lr = 1 moves a sample's logits by its error."""
-    assert head is not None
-    norm = ranges[head.inputs[0]].mean_square_norm
+    assert head is not None and norm is not None
     if not norm > 0.0:
         raise UsageError(
             f"learn: the input of the head {head.name} is zero for every calibration sample"
@@ -250,7 +319,8 @@ def _rehearsal(graph: Graph, rehearsal: tuple[Array, Array] | None) -> Rehearsal
         raise UsageError(
             f"rehearsal: expected classes 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}"
         )
-    assert tensor.quant is not None
+    if tensor.quant is None:
+        raise UsageError(f"rehearsal: the input of {graph.name} is not int8; it cannot learn")
     numbers: npt.NDArray[np.int64] = y.astype(np.int64)
     return RehearsalSet(tensor.quant.quantize(x), numbers)
 
@@ -265,6 +335,7 @@ def _report(
         LayerReport(
             name=op.name,
             kind=op.kind.value,
+            dtype=graph.tensors[op.output].dtype.value,
             output_shape=graph.tensors[op.output].shape,
             macs=macs(op, graph.tensors),
             weight_bytes=sum(
