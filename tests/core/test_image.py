@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from core_runner import check_image
 from fuzz_image import classifier, fuzz
+from more_ops import Maker as AnyMaker
 from patch import Patch
 from single_ops import Maker, image_of
 
@@ -290,8 +291,9 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "input not int8": (uint8_input, NEW),
     # operators
     "opcode 0": (op(O.CONV2D, "opcode", 0), NEW),
-    "opcode unknown": (op(O.CONV2D, "opcode", 9), NEW),
-    "operator flags": (op(O.CONV2D, "flags", 1), NEW),
+    "opcode unknown": (op(O.CONV2D, "opcode", 23), NEW),
+    "operator flags": (op(O.CONV2D, "flags", 2), NEW),
+    "flags of a pool": (op(O.MAX_POOL, "flags", 1), NEW),
     "input tensor unknown": (op_input(O.CONV2D, 0, 999), BAD),
     "input tensor absent": (op_input(O.CONV2D, 0, 0xFFFF), BAD),
     "weights absent": (op_input(O.CONV2D, 1, 0xFFFF), BAD),
@@ -301,7 +303,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "two outputs": (op(O.CONV2D, "out", (1, 2)), BAD),
     "weights for input": (swap_inputs, BAD),
     "weights not int8": (tensor(O.CONV2D, 1, "dtype", 3), NEW),
-    "weights with a zero point": (tensor(O.CONV2D, 1, "zero_point", 1), BAD),
+    "a zero point beside a scale a channel": (tensor(O.CONV2D, 1, "zero_point", 1), BAD),
     "bias not int32": (
         lambda p: (
             p.tensor(O.FULLY_CONNECTED, 2).__setitem__("dtype", 2),
@@ -481,7 +483,7 @@ def test_labels_are_utf_8_exactly_where_python_says_so(good: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [k.value for k in OpKind])
 def test_no_truncated_image_is_taken(kind: str) -> None:
-    image = image_of(getattr(Maker(np.random.default_rng(5)), kind)())
+    image = image_of(getattr(AnyMaker(np.random.default_rng(5)), kind)())
     for length in range(0, len(image), 7):
         assert check_image(image[:length]) == BAD
 

@@ -50,8 +50,8 @@ static int check_weights(const fl_view_t *v, const fl_op_t *op, uint32_t ndim, u
     if (err || is_float) {
         return err ? err : op->in[3] == FL_NO_TENSOR ? FL_OK : FL_EBADMSG;
     }
-    err = check_bias(v, op->in[3], FL_I32, channels);
-    return err ? err : check_requant(v, op, channels);
+    // the folded bias: no other dtype would mean anything
+    return check_bias(v, op->in[3], FL_I32, channels) ? FL_EBADMSG : check_requant(v, op, channels);
 }
 
 // One axis of a window: output positions, padding before, and what follows from them.
