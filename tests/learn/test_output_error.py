@@ -55,7 +55,7 @@ def test_exponential_of_every_float(tmp_path: object) -> None:
         file.write(EXHAUSTIVE)
     root = paths.core_dir()
     binary = f"{tmp_path}/exhaustive"
-    flags = ["-std=c99", "-O2", "-ffp-contract=off", f"-I{root / 'include'}"]
+    flags = ["-std=c99", "-O2", "-ffp-contract=off", f"-I{root / 'include'}", f"-I{root}"]
     command = [compiler(), *flags, source, str(root / "learn/softmax_f32.c"), "-lm", "-o", binary]
     subprocess.run(command, check=True)
     done = subprocess.run([binary], capture_output=True, text=True)
