@@ -3,7 +3,8 @@
 The declarations are the public headers themselves, preprocessed against stubs of the three
 standard headers they include, so there is no second copy to drift. The shared library is cached in
 the build folder under a hash of every source, header, flag and the compiler, and rebuilt when one
-of them changes.
+of them changes. There is one library for each variant of the kernels; the instructions of _dsp and
+_mve are emulated here, so that their results can be compared without a board.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any
 import cffi
 
 from fieldloop import paths
-from fieldloop.errors import FieldloopError
+from fieldloop.errors import FieldloopError, UsageError
+
+VARIANTS = {"plain": 0, "dsp": 1, "mve": 2}  # as fl_variant_t has them
 
 SOURCE_FOLDERS = ("base", "core", "kernels", "learn", "link", "store")
 
@@ -99,22 +102,30 @@ def _digest(*parts: bytes) -> str:
     return sha.hexdigest()[:24]
 
 
-def build() -> Path:
+def _flags(src: Path, variant: str) -> tuple[str, ...]:
+    """Only the kernels know of variants."""
+    return (
+        (*CFLAGS, f"-DFL_KERNELS={VARIANTS[variant]}") if src.parent.name == "kernels" else CFLAGS
+    )
+
+
+def build(variant: str = "plain") -> Path:
     """Compiles the core if it is not cached; returns the shared library's path."""
+    if variant not in VARIANTS:
+        raise UsageError(f"kernels: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     cc = compiler()
     root = paths.core_dir()
     version = _run([cc, "--version"], "asking the C compiler for its version")
     every_header = sorted(root.rglob("*.h"))
     common = _digest(
         version.encode(),
-        " ".join(CFLAGS).encode(),
         *(str(h.relative_to(root)).encode() + h.read_bytes() for h in every_header),
     )
     folder = paths.build_dir() / "core"
     folder.mkdir(exist_ok=True)
 
     objects = {
-        src: folder / f"{src.stem}-{_digest(common.encode(), src.read_bytes())}.o"
+        src: folder / f"{src.stem}-{_digest(common.encode(), _bytes_of(src, variant))}.o"
         for src in sources()
     }
     library = folder / f"libfieldloop-{_digest(*(o.name.encode() for o in objects.values()))}.so"
@@ -128,7 +139,7 @@ def build() -> Path:
         def compile_one(pair: tuple[Path, Path]) -> None:
             src, obj = pair
             partial = obj.with_suffix(f".{os.getpid()}.tmp")
-            flags = [*CFLAGS, f"-I{root / 'include'}", f"-I{root}"]
+            flags = [*_flags(src, variant), f"-I{root / 'include'}", f"-I{root}"]
             _run([cc, *flags, "-c", str(src), "-o", str(partial)], f"compiling {src.name}")
             partial.replace(obj)
 
@@ -140,12 +151,30 @@ def build() -> Path:
     return library
 
 
+def _bytes_of(src: Path, variant: str) -> bytes:
+    return " ".join(_flags(src, variant)).encode() + b"\0" + src.read_bytes()
+
+
 @functools.cache
-def core() -> tuple[cffi.FFI, Any]:
-    """`(ffi, lib)` of the C core; compiled on first use, loaded once a process."""
+def _declared() -> cffi.FFI:
     ffi = cffi.FFI()
     ffi.cdef(declarations())
-    return ffi, ffi.dlopen(str(build()))
+    return ffi
+
+
+@functools.cache
+def load(variant: str = "plain") -> tuple[cffi.FFI, Any]:
+    """`(ffi, lib)` of the core with kernels "plain", "dsp" or "mve"; loaded once a process.
+
+    All share one ffi, so that what one of them made can be handed to another.
+    """
+    ffi = _declared()
+    return ffi, ffi.dlopen(str(build(variant)))
+
+
+def core() -> tuple[cffi.FFI, Any]:
+    """`(ffi, lib)` of the C core in plain C; compiled on first use, loaded once a process."""
+    return load("plain")
 
 
 def error_name(code: int) -> str:

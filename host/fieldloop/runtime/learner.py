@@ -108,7 +108,7 @@ def _copy_fields(kind: type, struct: Any) -> Any:
 
 def learner_sizes(model: Model, config: LearnerConfig) -> LearnerSizes:
     """What a learner of this model and configuration needs; UsageError when there can be none."""
-    ffi, lib = core()
+    ffi, lib = model.core
     c_config = ffi.new("fl_learner_config_t *")
     config.fill(c_config)
     sizes = ffi.new("fl_learner_sizes_t *")
@@ -137,7 +137,7 @@ class Learner:
     """
 
     def __init__(self, model: Model, config: LearnerConfig | None = None) -> None:
-        self._ffi, self._lib = core()
+        self._ffi, self._lib = model.core
         self.model = model
         self.config = config or LearnerConfig()
         self.sizes = learner_sizes(model, self.config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldloop.errors import FieldloopError, UsageError, VersionError
-from fieldloop.runtime.core import core, error_name
+from fieldloop.runtime.core import VARIANTS, core, error_name, load
 
+Array = npt.NDArray[Any]
 Int8 = npt.NDArray[np.int8]
 Float32 = npt.NDArray[np.float32]
 
@@ -70,7 +71,7 @@ def touched_bytes(arena: npt.NDArray[np.uint8], run: Callable[[], object]) -> in
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """An input or output of the model. Real value of an element: `scale * (q - zero_point)`."""
+    """A tensor of the model. Real value of an int8 element: `scale * (q - zero_point)`."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -78,22 +79,37 @@ class TensorInfo:
     zero_point: int
     bytes: int
 
-    def quantize(self, real: npt.NDArray[Any]) -> Int8:
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.bytes // np.dtype(self.dtype).itemsize
+
+    def quantize(self, real: Array) -> Int8:
         """Nearest int8 of real values (ties to even), clipped."""
         q = np.rint(np.asarray(real, np.float64) / self.scale) + self.zero_point
         return np.asarray(np.clip(q, -128, 127), np.int8)
 
-    def dequantize(self, q: Int8) -> Float32:
-        """Real values of int8 elements."""
+    def dequantize(self, q: Array) -> Array:
+        """Real values of int8 elements; other dtypes stay what they are."""
+        if self.dtype != "int8":
+            return q
         return ((q.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
 
 class Model:
-    """An image that is open and bound to its inference plan; a learner rebinds it to the other."""
+    """An image that is open and bound to its inference plan; a learner rebinds it to the other.
 
-    def __init__(self, image: bytes | bytearray | memoryview | Path) -> None:
+    `variant`: which kernels run it, "plain", "dsp" or "mve". All give the same bytes; the last two
+    are what boards have, emulated here.
+    """
+
+    def __init__(
+        self, image: bytes | bytearray | memoryview | Path, *, variant: str = "plain"
+    ) -> None:
         data = image.read_bytes() if isinstance(image, Path) else bytes(image)
-        self._ffi, self._lib = core()
+        self.variant = variant
+        self.core = load(variant)  # (ffi, lib)
+        self._ffi, self._lib = self.core
         check_float_mode()
         self._image = aligned_bytes(len(data))
         self._image[:] = np.frombuffer(data, np.uint8)
@@ -104,22 +120,28 @@ class Model:
             refuse(code, f"{name} is not a usable model", "compile it again with this fieldloop")
         self.uid = data[16:32].hex()
         self.image_bytes = len(data)
-        self.inputs = tuple(
-            self._info(self._lib.fl_model_input_info(self._model, i))
-            for i in range(self._model.input_count)
-        )
-        self.outputs = tuple(
-            self._info(self._lib.fl_model_output_info(self._model, i))
-            for i in range(self._model.output_count)
-        )
+        self.op_count = int(self._model.op_count)
+        io = [
+            int(self._model.io[i])
+            for i in range(self._model.input_count + self._model.output_count)
+        ]
+        # tensor numbers, for `tensor`
+        self.input_tensors = tuple(io[: self._model.input_count])
+        self.output_tensors = tuple(io[self._model.input_count :])
+        self.inputs = tuple(self.info(t) for t in self.input_tensors)
+        self.outputs = tuple(self.info(t) for t in self.output_tensors)
         self.labels = self._read_labels()
         self.owner: object = None  # the learner whose weights the model runs with
         self.bind("INFER")
 
     def __repr__(self) -> str:
+        ins, outs = (
+            ", ".join(f"{t.shape} {t.dtype}" for t in infos)
+            for infos in (self.inputs, self.outputs)
+        )
         return (
-            f"<Model {self.uid[:8]} {self.inputs[0].shape} -> {self.outputs[0].shape} int8, "
-            f"{self.image_bytes} B image, {self.arena_bytes} B arena, {self.macs} MACs>"
+            f"<Model {self.uid[:8]} {ins} -> {outs}, {self.image_bytes} B image, "
+            f"{self.arena_bytes} B arena, {self.macs} MACs>"
         )
 
     @property
@@ -129,19 +151,35 @@ class Model:
 
     @property
     def arena_bytes(self) -> int:
-        """Arena of the plan that is bound, as the planner put it into the image."""
+        """Arena of the plan that is bound, the kernels' scratch included."""
         return len(self._arena)
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        ops = range(self._model.op_count)
-        return sum(self._lib.fl_model_op_macs(self._model, op) for op in ops)
+        return sum(self._lib.fl_model_op_macs(self._model, op) for op in range(self.op_count))
+
+    # ---- sizes
 
     def plan_bytes(self, plan: str) -> int:
         """Arena bytes of the plan "INFER" or "LEARN"; 0 when the image carries none."""
+        return self.variant_arena_bytes(self.variant, plan)
+
+    def variant_arena_bytes(self, variant: str, plan: str = "INFER") -> int:
+        """The same in a build of other kernels: what a board with them needs."""
         kind = getattr(self._lib, f"FL_PLAN_{plan}")
-        return int(self._lib.fl_model_arena_bytes(self._model, kind))
+        return int(self._lib.fl_model_variant_arena_bytes(self._model, kind, VARIANTS[variant]))
+
+    def scratch_bytes(self, variant: str | None = None) -> int:
+        """The most scratch that an operator's kernel needs; 0 in plain C."""
+        return max(self.op_scratch_bytes(op, variant) for op in range(self.op_count))
+
+    def op_scratch_bytes(self, op: int, variant: str | None = None) -> int:
+        """Scratch of one operator's kernel."""
+        number = VARIANTS[variant or self.variant]
+        return int(self._lib.fl_model_op_scratch(self._model, op, number))
+
+    # ---- running
 
     def bind(self, plan: str) -> None:
         """Takes a new arena for the plan "INFER" or "LEARN" and binds it."""
@@ -156,63 +194,125 @@ class Model:
         code = self._lib.fl_model_bind(self._model, kind, pointer(self._arena), need)
         if code != 0:
             refuse(code, f"binding plan {plan}", "compile the model again")
-        lib, model = self._lib, self._model
-        self._input = self._view(lib.fl_model_input(model, 0), self.inputs[0].bytes)
-        self._output = self._view(lib.fl_model_output(model, 0), self.outputs[0].bytes)
+        self._inputs = [self.tensor(t).reshape(-1) for t in self.input_tensors]
+        self._outputs = [self.tensor(t).reshape(-1) for t in self.output_tensors]
 
-    def predict_int8(self, x: npt.NDArray[Any]) -> Int8:
+    def info(self, t: int) -> TensorInfo:
+        """Shape, dtype and quantisation of tensor `t` of the image."""
+        if not 0 <= t < self._model.tensor_count:
+            raise UsageError(
+                f"model {self.uid[:8]}: expected a tensor of 0 to "
+                f"{self._model.tensor_count - 1}, got {t}"
+            )
+        return self._info(self._model.tensors[t])
+
+    def tensor(self, t: int) -> Array:
+        """Tensor `t` where it lies, as a writable view (a constant: read-only).
+
+        What an operator makes is there after it ran, until another value needs the place; a `bind`
+        (a new learner) makes all views stale.
+        """
+        info = self.info(t)
+        place = self._lib.fl_model_tensor(self._model, t)
+        raw = np.frombuffer(self._ffi.buffer(place, info.bytes), np.dtype(info.dtype))
+        raw.flags.writeable = self._model.tensors[t].kind == self._lib.FL_ACTIVATION
+        return raw.reshape(info.shape)
+
+    def run_ops(self, first: int, end: int) -> None:
+        """Runs operators first to end - 1 on what lies in the arena."""
+        if not 0 <= first <= end <= self.op_count:
+            raise UsageError(
+                f"model {self.uid[:8]}: expected operators within 0 to {self.op_count}, "
+                f"got {first} to {end}"
+            )
+        code = self._lib.fl_model_run_ops(self._model, first, end)
+        if code != 0:
+            refuse(code, "running the model", "report this: a bound model runs")
+
+    def run(self, *inputs: Array) -> tuple[Array, ...]:
+        """Raw outputs, each [n, elements], for one array per input.
+
+        int8 inputs take int8, or floats (quantised first); float32 ones any real numbers; int32
+        ones integers.
+        """
+        if len(inputs) != len(self.inputs):
+            raise UsageError(f"model: expected {len(self.inputs)} inputs, got {len(inputs)}")
+        batches = [self.as_inputs(x, i) for i, x in enumerate(inputs)]
+        counts = {len(batch) for batch in batches}
+        if len(counts) != 1:
+            raise UsageError(
+                f"model: expected as many samples in each input, got {sorted(counts)}"
+            )
+        count = counts.pop()
+        outs = tuple(np.empty((count, t.size), t.dtype) for t in self.outputs)
+        for i in range(count):
+            for place, batch in zip(self._inputs, batches, strict=True):
+                place[:] = batch[i]
+            self.run_ops(0, self.op_count)
+            for out, made in zip(outs, self._outputs, strict=True):
+                out[i] = made
+        return outs
+
+    def predict_int8(self, x: Array) -> Int8:
         """Raw outputs [n, outputs] of a batch of inputs (int8, or float: quantised first)."""
-        batch = self.as_inputs(x)
-        out = np.empty((len(batch), self.outputs[0].bytes), np.int8)
-        for i, sample in enumerate(batch):
-            self._input[:] = sample
-            code = self._lib.fl_model_run(self._model)
-            if code != 0:
-                refuse(code, "running the model", "report this: a bound model runs")
-            out[i] = self._output
-        return out
+        if self.outputs[0].dtype != "int8":
+            raise UsageError(f"model: expected int8 outputs, got {self.outputs[0].dtype}")
+        return self.run(x)[0]
 
-    def predict(self, x: npt.NDArray[Any]) -> Float32:
-        """Real outputs [n, outputs] of a batch of inputs."""
-        return self.outputs[0].dequantize(self.predict_int8(x))
+    def predict(self, x: Array | Sequence[Array]) -> Any:
+        """Real outputs [n, outputs] of a batch: an array, or a list with one array per input.
 
-    def classify(self, x: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        A tuple of arrays where the model has several outputs. int32 outputs stay int32.
+        """
+        inputs = tuple(x) if isinstance(x, list | tuple) and len(self.inputs) > 1 else (x,)
+        raw = self.run(*inputs)  # type: ignore[arg-type]
+        real = tuple(info.dequantize(out) for info, out in zip(self.outputs, raw, strict=True))
+        return real[0] if len(real) == 1 else real
+
+    def classify(self, x: Array) -> npt.NDArray[np.intp]:
         """Class of the highest output of each sample; of equal ones the lowest class."""
-        return np.asarray(np.argmax(self.predict_int8(x), axis=1))
+        return np.asarray(np.argmax(self.run(x)[0], axis=1))
 
-    def as_inputs(self, x: npt.NDArray[Any]) -> Int8:
-        """One sample or a batch, in any shape of the right size, as int8 [n, input bytes]."""
-        info = self.inputs[0]
+    def as_inputs(self, x: Array, i: int = 0) -> Array:
+        """One sample or a batch of input `i`, in any shape of the right size: [n, elements]."""
+        info = self.inputs[i]
         array = np.asarray(x)
         sample = tuple(info.shape[1:]) if info.shape[0] == 1 else tuple(info.shape)
         if (
             array.size == 0
-            or array.size % info.bytes
-            or (array.shape[-len(sample) :] != sample and array.shape[-1:] != (info.bytes,))
+            or array.size % info.size
+            or (
+                array.shape[array.ndim - len(sample) :] != sample
+                and array.shape[-1:] != (info.size,)
+            )
         ):
             raise UsageError(
-                f"input: expected [n, {', '.join(map(str, sample))}] or [n, {info.bytes}], "
+                f"input: expected [n, {', '.join(map(str, sample))}] or [n, {info.size}], "
                 f"got {list(array.shape)}"
             )
-        if array.dtype == np.int8:
-            quantised = array
-        elif np.issubdtype(array.dtype, np.floating):
-            quantised = info.quantize(array)
-        else:
-            raise UsageError(f"input: expected int8 or float, got {array.dtype}; convert it first")
-        return np.ascontiguousarray(quantised.reshape(-1, info.bytes))
+        kind = array.dtype.kind
+        if info.dtype == "int8" and kind == "f":
+            array = info.quantize(array)
+        elif (
+            (info.dtype == "int8" and array.dtype != np.int8)
+            or (info.dtype == "int32" and kind not in "iu")
+            or (info.dtype == "float32" and kind not in "fiu")
+        ):
+            wanted = {"int8": "int8 or float", "int32": "integers", "float32": "numbers"}
+            raise UsageError(
+                f"input: expected {wanted[info.dtype]}, got {array.dtype}; convert it first"
+            )
+        return np.ascontiguousarray(array.reshape(-1, info.size), info.dtype)
 
     def watermark(self) -> int:
         """Bytes of arena that one run really touches; equals `arena_bytes` when the plan is."""
 
         def run() -> None:
-            self._input[:] = 0
+            for place in self._inputs:
+                place[:] = 0
             self._lib.fl_model_run(self._model)
 
         return touched_bytes(self._arena, run)
-
-    def _view(self, place: Any, count: int) -> Int8:
-        return np.frombuffer(self._ffi.buffer(place, count), np.int8)
 
     def _info(self, t: Any) -> TensorInfo:
         dtypes = {
