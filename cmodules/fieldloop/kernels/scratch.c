@@ -1,11 +1,14 @@
 // What each kernel needs beside its output, in each variant: one place, built everywhere, so that a host can tell the
 // RAM of any board.
+#include "columns_dsp.h"
 #include "fieldloop/fl_kernels.h"
 
 uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
-    (void)variant;
-    (void)p;
-    (void)d;
+    if (variant == FL_KERNELS_DSP) {
+        const int32_t w_c = d->in_c / (p->groups > 1 ? p->groups : 1);
+        // two columns of int16
+        return fl_has_columns(p, w_c) ? 4 * (uint32_t)(p->kernel_h * p->kernel_w * w_c) : 0;
+    }
     return 0;
 }
 

@@ -1,0 +1,37 @@
+// Columns: what one output pixel sees, centred and widened to int16 in the order of the weights, two pixels together.
+//
+// Scratch, 4 bytes an element of a row of weights:
+//
+//   quad i:  | p0 k0,k2 | p0 k1,k3 | p1 k0,k2 | p1 k1,k3 |   four words; k counts from 4 i
+//   tail j:  | p0 k, p1 k |                                  one word; the last k % 4 elements
+//
+// Padding is 0, since centred.
+#ifndef FIELDLOOP_KERNELS_COLUMNS_DSP_H
+#define FIELDLOOP_KERNELS_COLUMNS_DSP_H
+
+#include "fieldloop/fl_kernels.h"
+
+// A kernel row of fewer than four channels is gathered as bytes first, on the stack, up to this many for the pixel.
+enum { FL_COLUMN_STAGE = 192 };
+
+// What stays the same for all pixels of a convolution; of a grouped one, for a group.
+typedef struct {
+    const fl_conv_params_t *p;
+    const fl_map_dims_t *d;
+    const int8_t *x;  // [in_h, in_w, in_c], from the group's first channel on
+    int32_t w_c;      // channels a tap
+    int32_t k;        // elements of a row of weights: kernel_h * kernel_w * w_c
+    uint32_t minus;   // the pair (-x_zero, -x_zero)
+    int32_t x_zero;
+} fl_columns_t;
+
+// Whether fl_column can make them.
+static inline int fl_has_columns(const fl_conv_params_t *p, int32_t w_c) {
+    const int32_t taps = p->kernel_h * p->kernel_w;
+    return w_c % 4 == 0 || taps == 1 || taps * w_c <= FL_COLUMN_STAGE;
+}
+
+// Writes the column of output pixel (oy, ox) as pixel 0 or 1 of the scratch.
+void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch, int32_t pixel);
+
+#endif
