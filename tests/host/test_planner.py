@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,7 +15,8 @@ from random_graphs import Grower, random_graph
 
 from fieldloop.compiler import trainable_path
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import OpKind, Window
+from fieldloop.ir.op import Concat, Op, OpKind, Window
+from fieldloop.ir.tensor import Tensor
 from fieldloop.plan.layout import first_fit, lay_out, peak
 from fieldloop.plan.lifetimes import buffers, lower_bound
 from fieldloop.plan.order import best_order
@@ -261,3 +263,57 @@ def test_the_memory_map_shows_every_buffer_once_a_step() -> None:
     assert len(lines) == 2 + len(graph.ops) + len(buffers(graph))
     assert f"{plan.arena_bytes} bytes" in lines[0]
     assert "x: " in text and ".." in text
+
+
+def detector(blocks: int) -> Graph:
+    """A backbone whose every block also feeds two heads, all of them joined at the end."""
+    rng = np.random.default_rng(0)
+    grower = Grower(rng)
+    build = grower.build
+    x = build.input("x", (1, 16, 16, 4))
+    heads = []
+    for i in range(blocks):
+        pixel = Window((1, 1))
+        y = build.add("a", OpKind.CONV2D, [x], window=pixel, weights=grower.weights(6, 1, 1, 4))
+        y = build.add("b", OpKind.CONV2D, [y], window=pixel, weights=grower.weights(4, 1, 1, 6))
+        x = build.add("sum", OpKind.ADD, [x, y])
+        if i % 5 == 4:
+            for wide in (2, 3):
+                h = build.add(
+                    "h", OpKind.CONV2D, [x], window=pixel, weights=grower.weights(wide, 1, 1, 4)
+                )
+                heads.append(build.add("flat", OpKind.RESHAPE, [h], shape=(1, 256 * wide)))
+    shape = (1, sum(build.shape(h)[1] for h in heads))
+    build.tensors["joined"] = Tensor("joined", shape)
+    build.ops["joined"] = Op("joined", OpKind.CONCAT, tuple(heads), "joined", attrs=Concat(1))
+    return build.graph(["joined"])
+
+
+def test_hundreds_of_operators_are_planned_at_once() -> None:
+    graph = detector(60)
+    assert len(graph.ops) == 60 * 3 + 12 * 4 + 1
+    begin = time.process_time()
+    ordered = best_order(graph)
+    plan = plan_graph(ordered, PlanKind.INFER)
+    assert time.process_time() - begin < 20.0
+    verify(ordered, plan)
+    assert plan.arena_bytes == lower_bound(buffers(ordered))
+
+
+def test_what_a_join_reads_lives_until_it_ran() -> None:
+    graph = detector(10)
+    items = {item.tensors: item for item in buffers(graph)}
+    last = len(graph.ops)
+    joined = next(op for op in graph.ops if op.kind is OpKind.CONCAT)
+    assert len(joined.inputs) == 4
+    for names, item in items.items():
+        if set(names) & set(joined.inputs):
+            assert item.last == last
+    plan = plan_graph(graph, PlanKind.INFER)
+    moved = {**plan.offsets}
+    for name in items:  # its first part to where its second part lies
+        if joined.inputs[0] in name:
+            moved.update(dict.fromkeys(name, plan.offsets[joined.inputs[1]]))
+    with pytest.raises(PlanError, match="were overwritten"):
+        ends = [moved[n] + graph.tensors[n].bytes for n in moved]
+        verify(graph, replace(plan, offsets=moved, arena_bytes=max(ends)))

@@ -1,7 +1,8 @@
 """Buffer layout: offsets such that no two live buffers overlap, as low as they go.
 
 1. The most bytes live at one step bound every layout from below.
-2. Greedy: buffers in several orders, each at the lowest gap that fits (first fit).
+2. Greedy: buffers in several orders, each at the lowest gap that fits (first fit); then, a few
+   times, the buffers that end at the peak are placed first.
 3. If no order meets the bound and there are few buffers: branch and bound. Some optimal layout is
    made by taking the buffers in the order of their offsets and putting each on top of those it
    meets (push all down, sort, repeat: offsets only fall). So only such orders are searched; for a
@@ -18,6 +19,7 @@ from fieldloop.plan.types import Buffer
 
 MAX_EXACT_BUFFERS = 64
 MAX_NODES = 20_000
+MAX_REPAIRS = 40
 
 Offsets = tuple[int, ...]
 
@@ -59,13 +61,30 @@ def _orders(items: Sequence[Buffer]) -> list[list[int]]:
     ]
 
 
+def _repaired(items: Sequence[Buffer], order: list[int], bound: int) -> Offsets:
+    """First fit in `order`, and in orders that begin with what stood highest before."""
+    best = offsets = first_fit(items, order)
+    for _ in range(MAX_REPAIRS):
+        height = peak(items, offsets)
+        if height == bound:
+            return offsets
+        highest = [i for i in order if offsets[i] + items[i].bytes == height]
+        order = [*highest, *(i for i in order if i not in highest)]
+        offsets = first_fit(items, order)
+        if peak(items, offsets) < peak(items, best):
+            best = offsets
+    return best
+
+
 def lay_out(items: Sequence[Buffer]) -> Offsets:
     """The best layout found; proven optimal when it meets the bound or the search ended."""
     buffers = tuple(items)
     bound = lower_bound(buffers)
-    best = min(
-        (first_fit(buffers, order) for order in _orders(buffers)), key=lambda o: peak(buffers, o)
-    )
+    best = first_fit(buffers, range(len(buffers)))
+    for order in _orders(buffers):
+        if peak(buffers, best) == bound:
+            return best
+        best = min(best, _repaired(buffers, order, bound), key=lambda o: peak(buffers, o))
     if peak(buffers, best) > bound and len(buffers) <= MAX_EXACT_BUFFERS:
         best = _Search(buffers, bound, best).run()
     return best
