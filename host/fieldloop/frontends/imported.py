@@ -40,6 +40,7 @@ class ValueMap:
         if self.offset:
             back = (back.astype(np.int32) - self.offset).astype(self.dtype)
         if self.axes is not None:
+            back = back.reshape([self.shape[axis] for axis in self.axes])
             back = np.transpose(back, np.argsort(self.axes))
         return np.ascontiguousarray(back.reshape(self.shape))
 

@@ -1,30 +1,41 @@
 """PyTorch -> the graph, through torch.export (the aten operators of a module in eval mode).
 
-torch keeps images as NCHW, the graph as NHWC. Values are turned around once, at their operator's
-weights: the graph itself holds no transpose. `_Value.chw` remembers, for a value whose elements
-lie in another order than torch believes, what that order is; a linear layer that reads a flattened
-image gets its columns reordered.
+torch counts channels first, the graph last: `channels_first` and `channels_layers` hold what that
+means. Here is the walk over torch's graph; `torch_operators` has a handler for each operator.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.export.graph_signature import OutputKind
 
-from fieldloop.frontends.builder import GraphBuilder, UnsupportedModelError, unsupported
+from fieldloop.errors import UsageError
+from fieldloop.frontends.builder import Constant, UnsupportedModelError
+from fieldloop.frontends.channels import Value
+from fieldloop.frontends.channels_layers import ChannelsFirstLayers
+from fieldloop.frontends.imported import Imported
+from fieldloop.frontends.torch_operators import HANDLERS, PICTURES, SUPPORTED, VIEWS
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import Clamp, OpKind, Window
-from fieldloop.ir.tensor import Array
+from fieldloop.ir.tensor import Array, DType
 
-_IDENTITY = {"clone", "alias", "contiguous", "detach", "dropout", "dropout_", "feature_dropout"}
-_CHECKS = {"_assert_tensor_metadata"}  # they compute nothing
+_IDENTITY = {
+    "clone",
+    "alias",
+    "contiguous",
+    "detach",
+    "dropout",
+    "dropout_",
+    "feature_dropout",
+    "alpha_dropout",
+    "lift_fresh_copy",
+}
+_CHECKS = {"_assert_tensor_metadata", "sym_size", "_assert_scalar"}  # they compute nothing
+_INDICES = {torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8}
 
 
 def from_torch(
@@ -32,11 +43,19 @@ def from_torch(
 ) -> Graph:
     """The float graph of a module; only the first sample's shape of the example is read.
 
-    Inputs and outputs with four dimensions are NHWC in the graph (`to_nhwc` turns samples). The
-    module itself is left as it is. UnsupportedModelError names what cannot be taken over.
+    Inputs and outputs with four dimensions are NHWC in the graph (`to_nhwc` turns samples);
+    `import_torch` also tells how each value lies. The module itself is left as it is.
+    UnsupportedModelError names what cannot be taken over.
     """
+    return import_torch(module, example_input).graph
+
+
+def import_torch(
+    module: torch.nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ...]
+) -> Imported:
+    """`from_torch`, with the map from the graph's tensors to torch's values by node name."""
     examples = example_input if isinstance(example_input, tuple) else (example_input,)
-    singles = tuple(x[:1].detach().to("cpu", torch.float32) for x in examples)
+    singles = tuple(_single(x) for x in examples)
     name = type(module).__name__
     module = copy.deepcopy(module).to("cpu").eval()
     try:
@@ -49,88 +68,50 @@ def from_torch(
             f"{name}: torch.export cannot trace it ({reason}); expected a module without "
             "control flow that depends on data"
         ) from error
-    return _Importer(name, program).run()
+    return TorchWalk(name, program).run()
 
 
 def to_nhwc(samples: torch.Tensor | Array) -> Array:
-    """Samples as the graph takes them: [n, c, h, w] becomes [n, h, w, c], the rest stays."""
+    """Samples as a graph of pictures or signals takes them: channels last.
+
+    [n, c, h, w] becomes [n, h, w, c] and [n, c, l] becomes [n, 1, l, c]; the rest stays. Where a
+    module reads [n, t, c], `Imported.values` says so and this function is not the right one.
+    """
     x = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
+    if x.ndim == 4:
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(x.transpose(0, 2, 1)[:, None]) if x.ndim == 3 else x
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A tensor of the graph for a node of torch's. chw: None where the elements' order agrees."""
-
-    name: str
-    shape: tuple[int, ...]  # torch's
-    chw: tuple[int, int, int] | None
+def _single(example: torch.Tensor) -> torch.Tensor:
+    kind = torch.int64 if example.dtype in _INDICES else torch.float32
+    return example[:1].detach().to("cpu", kind)
 
 
-def _image_order(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """How a 4-D value's NHWC order differs from torch's, if it does."""
-    _, c, h, w = shape
-    return None if c == 1 or h * w == 1 else (c, h, w)
+class TorchWalk:
+    """One pass over an exported program. `source` makes the graph."""
 
-
-def _graph_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) == 4:
-        return (shape[0], shape[2], shape[3], shape[1])
-    return shape
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    numbers = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
-    return (numbers[0], numbers[-1])
-
-
-class _Importer:
     def __init__(self, name: str, program: torch.export.ExportedProgram) -> None:
         self.program = program
-        self.build = GraphBuilder(name)
-        self.values: dict[Any, _Value] = {}
+        self.source = ChannelsFirstLayers(name)
+        self.values: dict[Any, Value] = {}
+        self.parts: dict[Any, list[Value]] = {}  # of nodes that make several values
         self.constants: dict[Any, tuple[str, torch.Tensor]] = {}
-        self.handlers: dict[str, Callable[[Any], _Value]] = {
-            "conv2d": self.conv2d,
-            "linear": self.linear,
-            "_native_batch_norm_legit_no_training": self.batch_norm,
-            "relu": self.activation,
-            "relu6": self.activation,
-            "hardtanh": self.activation,
-            "clamp": self.activation,
-            "clamp_min": self.activation,
-            "clamp_max": self.activation,
-            "max_pool2d": self.max_pool,
-            "avg_pool2d": self.avg_pool,
-            "adaptive_avg_pool2d": self.adaptive_avg_pool,
-            "mean": self.mean,
-            "add": self.add,
-            "softmax": self.softmax,
-            "_softmax": self.softmax,
-            "view": self.reshape,
-            "_unsafe_view": self.reshape,
-            "reshape": self.reshape,
-            "flatten": self.reshape,
-            "squeeze": self.reshape,
-            "unsqueeze": self.reshape,
-        }
 
-    # ---- the walk
-
-    def run(self) -> Graph:
+    def run(self) -> Imported:
         graph = self.program.graph
-        signature = self.program.graph_signature
         for node in list(graph.nodes):
-            if self.is_identity(node):
+            if self._is_identity(node):
                 node.replace_all_uses_with(node.args[0])
                 graph.erase_node(node)
         graph.eliminate_dead_code()
+        signature = self.program.graph_signature
         weights = {
             **signature.inputs_to_parameters,
             **signature.inputs_to_buffers,
             **signature.inputs_to_lifted_tensor_constants,
         }
-        outputs: list[_Value] = []
+        outputs: list[str] = []
         for node in graph.nodes:
             if node.op == "placeholder" and node.name in weights:
                 path = weights[node.name]
@@ -138,328 +119,189 @@ class _Importer:
                 assert isinstance(held, torch.Tensor)
                 self.constants[node] = (path, held.detach())
             elif node.op == "placeholder":
-                self.values[node] = self.input(node)
-            elif node.op == "call_function" and self.operator_name(node) not in _CHECKS:
-                self.values[node] = self.call(node)
+                self._input(node)
+            elif node.op == "call_function" and operator_name(node) not in _CHECKS:
+                self._call(node)
             elif node.op == "output":
                 # by position: the nodes that were passed over had other names
                 outputs = [
-                    self.output(result)
+                    self._output(result)
                     for result, spec in zip(node.args[0], signature.output_specs, strict=True)
                     if spec.kind is OutputKind.USER_OUTPUT
                 ]
-        return self.build.graph([value.name for value in outputs])
+        if len(set(outputs)) != len(outputs):
+            raise UnsupportedModelError(
+                f"{self.source.build.name}: two outputs are one value; return it once"
+            )
+        made = self.source.build.graph(outputs)
+        return Imported(made, "torch", self.source.value_maps(made.tensors))
 
-    def is_identity(self, node: Any) -> bool:
+    def _is_identity(self, node: Any) -> bool:
         if node.op != "call_function":
             return False
         if node.target is operator.getitem:  # the first result of a batch normalisation
-            return bool(node.args[1] == 0)
-        name = self.operator_name(node)
-        if self.handlers.get(name) == self.reshape:
-            return self.shape_of(node) == self.shape_of(node.args[0])
+            return bool(node.args[1] == 0) and operator_name(node.args[0]) in _FIRST_RESULT
+        name = operator_name(node)
+        if name in VIEWS:
+            return shape_of(node) == shape_of(node.args[0])
+        if name in ("_to_copy", "to"):
+            return bool(node.meta["val"].dtype == node.args[0].meta["val"].dtype)
         return name in _IDENTITY
 
-    @staticmethod
-    def operator_name(node: Any) -> str:
-        """`conv2d` of torch.ops.aten.conv2d.default."""
-        return str(node.target).removeprefix("aten.").split(".")[0]
+    # ---- nodes
 
-    def refuse(self, node: Any, why: str, instead: str) -> UnsupportedModelError:
-        return unsupported(f"node {node.name!r}", str(node.target), why, instead)
+    def _input(self, node: Any) -> None:
+        self.source.enter(f"node {node.name!r}", "input", node.name)
+        shape, kind = shape_of(node), node.meta["val"].dtype
+        pictures = len(shape) == 4 or (len(shape) == 3 and _feeds_pictures(node))
+        dtype = DType.FLOAT32 if kind == torch.float32 else DType.INT32
+        value = self.source.input(node.name, shape, channels_last=pictures, dtype=dtype)
+        self._keep(node, value, ())
 
-    def input(self, node: Any) -> _Value:
-        shape = self.shape_of(node)
-        if len(shape) > 4:
-            raise self.refuse(node, f"input of shape {shape}", "expected at most 4 dimensions")
-        name = self.build.input(node.name, _graph_shape(shape))
-        return _Value(name, shape, _image_order(shape) if len(shape) == 4 else None)
-
-    def output(self, node: Any) -> _Value:
-        value = self.value(node, node)
-        if node.op == "placeholder" or value.name in self.build.inputs:
-            raise self.refuse(node, "an input is returned as it came", "expected an operator")
-        if value.chw is not None and len(value.shape) != 4:
-            raise self.refuse(
-                node,
-                "a flattened image is returned, and images are NHWC here",
-                "return it before the flatten, or after a linear layer",
+    def _call(self, node: Any) -> None:
+        name = operator_name(node)
+        self.source.enter(f"node {node.name!r}", str(node.target), node.name)
+        if node.target is operator.getitem:
+            self._keep(node, self.parts[node.args[0]][node.args[1]], ())
+            return
+        if all(x in self.constants for x in node.all_input_nodes):
+            self._fold(node)
+            return
+        if isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].dtype != torch.float32:
+            raise self.source.refuse(
+                f"its values are {node.meta['val'].dtype}", "expected float32 throughout"
             )
-        return value
-
-    def call(self, node: Any) -> _Value:
-        handler = self.handlers.get(self.operator_name(node))
+        handler = HANDLERS.get(name)
         if handler is None:
-            raise self.refuse(
-                node,
-                "this operator has no counterpart on the device",
-                "use conv2d, linear, batch norm, ReLU, ReLU6, hardtanh, max or average pooling, "
-                "add, flatten, reshape or softmax",
+            raise self.source.refuse(
+                "this operator has no counterpart on the device", f"use {SUPPORTED}"
             )
-        value = node.meta["val"]
-        dtype = (value[0] if isinstance(value, tuple | list) else value).dtype
-        if dtype != torch.float32:
-            raise self.refuse(node, f"its values are {dtype}", "expected float32 throughout")
-        return handler(node)
+        try:
+            made = handler(self, node)
+        except UsageError as error:
+            raise self.source.refuse(str(error), "change the layer") from error
+        if isinstance(made, list):
+            self.parts[node] = made
+            return
+        if made.shape != shape_of(node):
+            raise self.source.refuse(
+                f"torch says {shape_of(node)}, fieldloop {made.shape}", "report this"
+            )
+        self._keep(node, made, [self.values[x] for x in node.all_input_nodes if x in self.values])
 
-    # ---- arguments
+    def _keep(self, node: Any, value: Value, inputs: Any) -> None:
+        alone = len(node.users) == 1
+        views = [x for x in inputs if x.name == value.name]
+        private = alone and all(x.private for x in views)
+        self.values[node] = Value(value.name, value.shape, value.order, private)
+        self.source.record(value, node.name, inputs, _dtype_name(node))
 
-    def shape_of(self, node: Any) -> tuple[int, ...]:
-        value = node.meta["val"]
-        value = value[0] if isinstance(value, tuple | list) else value
-        return tuple(int(n) for n in value.shape)
+    def _fold(self, node: Any) -> None:
+        """Computes what depends on parameters alone."""
 
-    def value(self, node: Any, argument: Any) -> _Value:
+        def real(argument: Any) -> Any:
+            return self.constants[argument][1] if argument in self.constants else argument
+
+        size = int(np.prod(shape_of(node), dtype=np.int64))
+        if size > 2**26:
+            raise self.source.refuse(f"a constant of {size} elements", "expected at most 2**26")
+        args = torch.fx.node.map_arg(node.args, real)
+        kwargs = torch.fx.node.map_arg(node.kwargs, real)
+        with torch.no_grad():
+            held = node.target(*args, **kwargs)
+        if not isinstance(held, torch.Tensor):
+            raise self.source.refuse("several constants at once", "expected one")
+        paths = [self.constants[x][0] for x in node.all_input_nodes]
+        self.constants[node] = (paths[0] if paths else node.name, held)
+
+    def _output(self, node: Any) -> str:
+        self.source.enter(f"node {node.name!r}", "output", node.name)
+        if node not in self.values:
+            raise self.source.refuse("a constant is returned", "return computed values")
+        made = self.source.output(self.values[node])
+        self.source.record(made, node.name, (), _dtype_name(node))
+        return made.name
+
+    # ---- arguments, for the handlers
+
+    def value(self, argument: Any) -> Value:
+        """A computed value."""
         if argument in self.values:
             return self.values[argument]
-        raise self.refuse(
-            node, "it reads a number or a parameter", "only values computed from the input can"
+        raise self.source.refuse(
+            "it reads a number or a parameter", "only values computed from the input can"
         )
 
-    def is_private(self, node: Any) -> bool:
-        """True when one operator alone reads a value, and what it is a reshape of."""
-        while len(node.users) == 1:
-            if self.handlers.get(self.operator_name(node)) != self.reshape:
-                return True
-            node = node.args[0]
-        return False
-
-    def constant(self, node: Any, argument: Any) -> torch.Tensor | None:
+    def constant(self, argument: Any) -> Constant | None:
+        """A parameter or buffer; None stays None."""
         if argument is None:
             return None
         if argument not in self.constants:
-            raise self.refuse(
-                node, "its weights are computed in the network", "expected parameters"
-            )
-        return self.constants[argument][1].to(torch.float64)
+            raise self.source.refuse("its weights are computed in the network", "use parameters")
+        return Constant(self.constants[argument][1].to(torch.float64).numpy())
 
-    def argument(self, node: Any, position: int, default: Any) -> Any:
-        """A positional argument of an aten operator; keyword-only ones are read by name."""
-        return node.args[position] if len(node.args) > position else default
+    def weights(self, argument: Any) -> Constant:
+        """Parameters that have to be there; the operator is named after the module they are of."""
+        found = self.constant(argument)
+        if found is None:
+            raise self.source.refuse("it has no weights", "expected parameters")
+        self.source.wanted = self.constants[argument][0].rpartition(".")[0] or self.source.wanted
+        return found
 
-    def layer_name(self, node: Any, weights: Any) -> str:
-        """The module's own name (`features.0`), from its weights; else the node's."""
-        path = self.constants[weights][0] if weights in self.constants else ""
-        return path.rpartition(".")[0] or node.name
+    def operand(self, argument: Any) -> Value | Constant:
+        """A computed value, a parameter or a number."""
+        if argument in self.values:
+            return self.values[argument]
+        if isinstance(argument, int | float):
+            return Constant(np.array(float(argument)))
+        found = self.constant(argument)
+        assert found is not None
+        return found
 
-    def image(self, node: Any) -> _Value:
-        value = self.value(node, node.args[0])
-        if len(value.shape) != 4:
-            raise self.refuse(
-                node, f"its input has shape {value.shape}", "expected N, C, H, W with N = 1"
-            )
-        return value
 
-    def made(self, node: Any, name: str, chw: tuple[int, int, int] | None = None) -> _Value:
-        """The value of an operator; of images the order follows from the shape."""
-        shape = self.shape_of(node)
-        if self.build.shape(name) != _graph_shape(shape):
-            raise self.refuse(
-                node, f"torch says {shape}, the graph {self.build.shape(name)}", "report this"
-            )
-        return _Value(name, shape, _image_order(shape) if len(shape) == 4 else chw)
+# Operators of several results of which the first alone is a value of the network.
+_FIRST_RESULT = {
+    "_native_batch_norm_legit_no_training",
+    "native_batch_norm",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "max_pool2d_with_indices",
+}
 
-    # ---- operators
 
-    def conv2d(self, node: Any) -> _Value:
-        x = self.image(node)
-        w, b = self.constant(node, node.args[1]), self.constant(node, self.argument(node, 2, None))
-        assert w is not None
-        stride = _pair(self.argument(node, 3, 1))
-        padding = self.argument(node, 4, 0)
-        dilation = _pair(self.argument(node, 5, 1))
-        groups = int(self.argument(node, 6, 1))
-        kernel = (int(w.shape[2]), int(w.shape[3]))
-        if padding == "same":
-            totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-            top, left = totals[0] // 2, totals[1] // 2
-            pads = (top, totals[0] - top, left, totals[1] - left)
-        else:
-            ph, pw = (0, 0) if padding == "valid" else _pair(padding)
-            pads = (ph, ph, pw, pw)
-        channels = x.shape[1]
-        if groups == 1:
-            kind, weights = OpKind.CONV2D, w.permute(0, 2, 3, 1)
-        elif groups == channels:
-            kind, weights = OpKind.DEPTHWISE_CONV2D, w[:, 0].permute(1, 2, 0)[None]
-        else:
-            raise self.refuse(
-                node,
-                f"{groups} groups for {channels} channels",
-                f"expected 1 group, or {channels} (depthwise)",
-            )
-        name = self.build.add(
-            self.layer_name(node, node.args[1]),
-            kind,
-            [x.name],
-            window=Window(kernel, stride, dilation, pads),
-            weights=weights.numpy(),
-            bias=None if b is None else b.numpy(),
-        )
-        return self.made(node, name)
+def operator_name(node: Any) -> str:
+    """`conv2d` of torch.ops.aten.conv2d.default."""
+    return str(node.target).removeprefix("aten.").split(".")[0]
 
-    def linear(self, node: Any) -> _Value:
-        x = self.value(node, node.args[0])
-        w, b = self.constant(node, node.args[1]), self.constant(node, self.argument(node, 2, None))
-        assert w is not None
-        if len(x.shape) != 2:
-            raise self.refuse(
-                node, f"its input has shape {x.shape}", "expected N, C: flatten it first"
-            )
-        weights = w.numpy()
-        if x.chw is not None:
-            weights = weights.reshape(-1, *x.chw).transpose(0, 2, 3, 1).reshape(len(weights), -1)
-        name = self.build.add(
-            self.layer_name(node, node.args[1]),
-            OpKind.FULLY_CONNECTED,
-            [x.name],
-            weights=weights,
-            bias=None if b is None else b.numpy(),
-        )
-        return self.made(node, name)
 
-    def batch_norm(self, node: Any) -> _Value:
-        x = self.value(node, node.args[0])
-        gamma, beta, mean, var = (self.constant(node, node.args[i]) for i in range(1, 5))
-        assert mean is not None and var is not None
-        scale = 1.0 / torch.sqrt(var + float(node.args[6]))
-        scale = scale if gamma is None else scale * gamma
-        shift = -mean * scale
-        shift = shift if beta is None else shift + beta
-        name = self.build.scale_shift(
-            self.layer_name(node, node.args[3]),
-            x.name,
-            scale.numpy(),
-            shift.numpy(),
-            private=self.is_private(node.args[0]),
-        )
-        if name is None:
-            raise self.refuse(
-                node,
-                "batch norm that follows no convolution or linear layer of its own",
-                "move it right behind one",
-            )
-        return self.made(node, name, x.chw)
+def shape_of(node: Any) -> tuple[int, ...]:
+    value = node.meta["val"]
+    value = value[0] if isinstance(value, tuple | list) else value
+    return tuple(int(n) for n in value.shape)
 
-    def activation(self, node: Any) -> _Value:
-        x = self.value(node, node.args[0])
-        kind = self.operator_name(node)
-        lo, hi = {"relu": (0.0, None), "relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0)}.get(
-            kind, (None, None)
-        )
-        if kind in ("hardtanh", "clamp"):
-            lo, hi = self.argument(node, 1, lo), self.argument(node, 2, hi)
-        elif kind == "clamp_min":
-            lo = node.args[1]
-        elif kind == "clamp_max":
-            hi = node.args[1]
-        clamp = Clamp(-np.inf if lo is None else float(lo), np.inf if hi is None else float(hi))
-        name = self.build.clamp(node.name, x.name, clamp, private=self.is_private(node.args[0]))
-        if name is None:
-            raise self.refuse(
-                node,
-                "an activation that follows no layer of its own",
-                "move it right behind a convolution, a linear layer or an addition",
-            )
-        return self.made(node, name, x.chw)
 
-    def pool_window(self, node: Any, *, dilation: Any, ceil_mode: bool) -> Window:
-        x, out = self.image(node).shape, self.shape_of(node)
-        kernel = _pair(node.args[1])
-        stride = _pair(self.argument(node, 2, None) or kernel)
-        ph, pw = _pair(self.argument(node, 3, 0))
-        if _pair(dilation) != (1, 1):
-            raise self.refuse(node, f"dilation {dilation} of a pool", "expected 1")
-        bottom, right = ph, pw
-        if ceil_mode:  # the last window may hang over the edge
-            bottom = max(ph, (out[2] - 1) * stride[0] + kernel[0] - x[2] - ph)
-            right = max(pw, (out[3] - 1) * stride[1] + kernel[1] - x[3] - pw)
-        return Window(kernel, stride, pads=(ph, bottom, pw, right))
+def _dtype_name(node: Any) -> str:
+    value = node.meta["val"]
+    return str((value[0] if isinstance(value, tuple | list) else value).dtype).split(".")[1]
 
-    def max_pool(self, node: Any) -> _Value:
-        window = self.pool_window(
-            node,
-            dilation=self.argument(node, 4, 1),
-            ceil_mode=bool(self.argument(node, 5, False)),
-        )
-        x = self.image(node)
-        return self.made(node, self.build.add(node.name, OpKind.MAX_POOL, [x.name], window=window))
 
-    def avg_pool(self, node: Any) -> _Value:
-        window = self.pool_window(node, dilation=1, ceil_mode=bool(self.argument(node, 4, False)))
-        padding = _pair(self.argument(node, 3, 0))
-        if padding != (0, 0) and self.argument(node, 5, True):
-            raise self.refuse(
-                node, "padding counts towards the average", "set count_include_pad=False"
-            )
-        if self.argument(node, 6, None) is not None:
-            raise self.refuse(node, "divisor_override is set", "leave it at None")
-        x = self.image(node)
-        return self.made(node, self.build.add(node.name, OpKind.AVG_POOL, [x.name], window=window))
-
-    def adaptive_avg_pool(self, node: Any) -> _Value:
-        x, out = self.image(node), self.shape_of(node)
-        if x.shape[2] % out[2] or x.shape[3] % out[3]:
-            raise self.refuse(
-                node,
-                f"windows of unequal size ({x.shape[2:]} to {out[2:]})",
-                "choose an output size that divides the input's",
-            )
-        kernel = (x.shape[2] // out[2], x.shape[3] // out[3])
-        window = Window(kernel, kernel)
-        return self.made(node, self.build.add(node.name, OpKind.AVG_POOL, [x.name], window=window))
-
-    def mean(self, node: Any) -> _Value:
-        x = self.image(node)
-        dims = {d % 4 for d in (self.argument(node, 1, None) or [])}
-        if dims != {2, 3}:
-            raise self.refuse(node, f"mean over dimensions {sorted(dims)}", "expected [2, 3]")
-        window = Window((x.shape[2], x.shape[3]))
-        name = self.build.add(node.name, OpKind.AVG_POOL, [x.name], window=window)
-        if not self.argument(node, 2, False):
-            name = self.build.add(
-                f"{node.name}_flat", OpKind.RESHAPE, [name], shape=self.shape_of(node)
-            )
-        return self.made(node, name)
-
-    def add(self, node: Any) -> _Value:
-        a, b = self.value(node, node.args[0]), self.value(node, node.args[1])
-        if a.shape != b.shape:
-            raise self.refuse(
-                node, f"shapes {a.shape} and {b.shape} differ", "expected two equal shapes"
-            )
-        if a.chw != b.chw:
-            raise self.refuse(
-                node,
-                "one side is a flattened image, the other is not",
-                "add before the flatten",
-            )
-        if node.kwargs.get("alpha", 1) != 1:
-            raise self.refuse(node, f"alpha = {node.kwargs['alpha']}", "expected 1")
-        name = self.build.add(node.name, OpKind.ADD, [a.name, b.name])
-        return self.made(node, name, a.chw)
-
-    def softmax(self, node: Any) -> _Value:
-        x = self.value(node, node.args[0])
-        rank = len(x.shape)
-        if int(node.args[1]) % rank != 1 or rank not in (2, 4):
-            raise self.refuse(
-                node, f"softmax over dimension {node.args[1]} of {x.shape}", "expected dim=1"
-            )
-        name = self.build.add(node.name, OpKind.SOFTMAX, [x.name])
-        return self.made(node, name, x.chw)
-
-    def reshape(self, node: Any) -> _Value:
-        x, shape = self.value(node, node.args[0]), self.shape_of(node)
-        if len(shape) > 4 or not shape or shape[0] != x.shape[0]:
-            raise self.refuse(
-                node, f"shape {x.shape} to {shape}", "expected the batch first and at most 4 dims"
-            )
-        if len(shape) == 4 and x.chw != _image_order(shape):
-            raise self.refuse(
-                node,
-                f"shape {x.shape} to {shape} reorders pixels, and images are NHWC here",
-                "expected a flatten, or one channel",
-            )
-        name = self.build.add(node.name, OpKind.RESHAPE, [x.name], shape=_graph_shape(shape))
-        return self.made(node, name, x.chw)
+def _feeds_pictures(node: Any) -> bool:
+    """Whether the first layer behind a value wants channels last: convolutions, pools, norms."""
+    seen, front = {node}, [node]
+    while front:
+        ahead = []
+        for user in [u for n in front for u in n.users]:
+            name = operator_name(user)
+            if name in PICTURES:
+                return True
+            # what works element by element leaves the question open; everything else closes it
+            if (
+                user not in seen
+                and user.op == "call_function"
+                and len(user.meta["val"].shape if hasattr(user.meta["val"], "shape") else ()) == 3
+                and name not in ("permute", "transpose", "linear", "softmax", *VIEWS)
+            ):
+                seen.add(user)
+                ahead.append(user)
+        front = ahead
+    return False

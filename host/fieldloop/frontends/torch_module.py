@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fieldloop.errors import UsageError
-from fieldloop.frontends.torch_frontend import from_torch, to_nhwc
+from fieldloop.frontends.torch_frontend import import_torch, to_nhwc
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.tensor import Array
 
@@ -18,7 +18,12 @@ def graph_and_samples(module: Any, samples: Any) -> tuple[Graph, Array]:
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"model: expected a torch.nn.Module, got {type(module).__name__}")
     given = _floats("calibration", samples)
-    return from_torch(module, torch.from_numpy(given[:1])), to_nhwc(given)
+    imported = import_torch(module, torch.from_numpy(given[:1]))
+    graph = imported.graph
+    if len(graph.inputs) != 1:
+        raise UsageError(f"model: expected one input, got {', '.join(graph.inputs)}")
+    name = graph.inputs[0]
+    return graph, imported.values[name].to_graph(given, graph.tensors[name].shape)
 
 
 def samples_of(what: str, samples: Any) -> Array:
