@@ -49,7 +49,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             teacher=lambda: mlperf_tiny.DsCnn(width=128, dropout=0.2),
             teacher_name="DS-CNN of 128 channels",
             teacher_epochs=14,
-            epochs=22,
+            epochs=12,
             bend=views.words,
             views=12,
             bfloat16=True,
@@ -57,10 +57,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "resnet8": Recipe(
             teacher=lambda: mlperf_tiny.ResNet8(width=32),
             teacher_name="ResNet8 of 32 to 128 channels",
-            teacher_epochs=12,
-            epochs=20,
+            teacher_epochs=8,
+            epochs=10,
             bend=views.pictures,
-            views=12,
+            views=10,
             bfloat16=True,
         ),
         "har": Recipe(

@@ -51,7 +51,8 @@ def recipe_of(name: str, *, epochs: int | None = None) -> Recipe:
     if epochs < 1:
         raise UsageError(f"epochs: expected at least 1, got {epochs}")
     teacher_epochs = max(1, round(recipe.teacher_epochs * epochs / recipe.epochs))
-    return replace(recipe, epochs=epochs, teacher_epochs=teacher_epochs)
+    views = min(recipe.views, epochs)
+    return replace(recipe, epochs=epochs, teacher_epochs=teacher_epochs, views=views)
 
 
 def train_student(
@@ -96,13 +97,12 @@ def teach(
             opinions=None,
             progress=_stage(progress, "teacher"),
         )
-        count = min(recipe.views, recipe.epochs)
         ask = _stage(progress, "teacher's opinions")
         opinions = []
         x = torch.from_numpy(data.x_train)
-        for number in range(count):
+        for number in range(recipe.views):
             opinions.append(_answers(teacher, view(x, recipe.bend, number), recipe))
-            ask(number + 1, count)
+            ask(number + 1, recipe.views)
     taught = Taught(teacher, torch.stack(opinions))
     if kept is not None:
         _to_cache(kept, taught)
@@ -213,7 +213,7 @@ def _key(data: Dataset, recipe: Recipe) -> str:
         recipe.smoothing,
         recipe.bfloat16,
         recipe.bend.__name__,
-        min(recipe.views, recipe.epochs),
+        recipe.views,
     )
     digest = hashlib.sha256(repr(facts).encode())
     digest.update(np.ascontiguousarray(data.y_train).tobytes())

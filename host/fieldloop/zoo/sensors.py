@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def _convolution(c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    padding = kernel // 2 if stride < kernel // 2 else (kernel - stride) // 2
+    padding = (kernel - stride) // 2  # a layer's windows neither overhang far nor leave a tail
     return [
         nn.Conv1d(c_in, c_out, kernel, stride=stride, padding=padding, bias=False),
         nn.BatchNorm1d(c_out),
