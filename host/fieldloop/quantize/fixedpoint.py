@@ -71,40 +71,33 @@ def activation_range(clamp: Clamp, out: Quant) -> tuple[int, int]:
         if math.isinf(real):
             return limit
         # in float32, as TensorFlow Lite does
-        steps = float(np.float32(real) / np.float32(out.scale))
+        with np.errstate(over="ignore"):
+            steps = float(np.float32(real) / np.float32(out.scale))
+        if math.isinf(steps):
+            return -128 if steps < 0.0 else 127
         return min(max(out.zero_point + round_half_away(steps), -128), 127)
 
     return edge(clamp.lo, -128), edge(clamp.hi, 127)
 
 
-def _sum_params(
-    a: Quant, b: Quant, out: Quant, clamp: Clamp, factors: tuple[float, float, float]
-) -> AddFixed:
-    a_factor, b_factor, out_factor = (factor(real) for real in factors)
+def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
+    """Of an addition or a subtraction: both operands at twice the larger scale, shifted left by
+    20 bits; then to the output's.
+    """
+    twice_max = 2.0 * max(a.scale, b.scale)
+    out_factor = factor(twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale))
     if out_factor.shift > 0:
         raise UsageError(
             f"add: output scale {out.scale!r} is too small for input scales {a.scale!r}, "
             f"{b.scale!r}"
         )
     return AddFixed(
-        *activation_range(clamp, out), a_factor, b_factor, out_factor, left_shift=ADD_LEFT_SHIFT
+        *activation_range(clamp, out),
+        factor(a.scale / twice_max),
+        factor(b.scale / twice_max),
+        out_factor,
+        left_shift=ADD_LEFT_SHIFT,
     )
-
-
-def add_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
-    """Both summands at twice the larger scale, shifted left by 20 bits; then to the output's."""
-    twice_max = 2.0 * max(a.scale, b.scale)
-    back = twice_max / ((1 << ADD_LEFT_SHIFT) * out.scale)
-    return _sum_params(a, b, out, clamp, (a.scale / twice_max, b.scale / twice_max, back))
-
-
-def sub_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> AddFixed:
-    """As add_params, but here TensorFlow Lite Micro divides the scales in float32."""
-    a_scale, b_scale, out_scale = (np.float32(q.scale) for q in (a, b, out))
-    twice_max = np.float32(2.0) * max(a_scale, b_scale)
-    back = twice_max / (np.float32(1 << ADD_LEFT_SHIFT) * out_scale)
-    factors = (float(a_scale / twice_max), float(b_scale / twice_max), float(back))
-    return _sum_params(a, b, out, clamp, factors)
 
 
 def mul_params(a: Quant, b: Quant, out: Quant, clamp: Clamp) -> MulFixed:
@@ -121,9 +114,9 @@ def mean_params(x: Quant, out: Quant, count: int, clamp: Clamp) -> MeanFixed:
     )
 
 
-def softmax_params(x: Quant) -> SoftmaxFixed:
-    """beta = 1, differences in Q5.26."""
-    real = min(x.scale * (1 << (31 - SOFTMAX_INTEGER_BITS)), 2.0**31 - 1.0)
+def softmax_params(x: Quant, beta: float = 1.0) -> SoftmaxFixed:
+    """softmax(beta x), differences in Q5.26."""
+    real = min(beta * x.scale * (1 << (31 - SOFTMAX_INTEGER_BITS)), 2.0**31 - 1.0)
     if real <= 1.0:
         raise UsageError(f"softmax: input scale {x.scale!r} is too small, expected above 2**-26")
     multiplier, left_shift = quantize_multiplier_above_one(real)
