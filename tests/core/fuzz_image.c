@@ -1,152 +1,91 @@
-// Mutates good images and opens, runs and trains what comes out, under the sanitizers.
+// Mutates images, led by coverage, and opens, runs and trains what comes out, under the sanitizers.
 //
-//   fuzz_image COUNT SEED IMAGE...
+//   fuzz_image COUNT SEED FOLDER IMAGE...
 //
-// Most mutants get their CRC fixed, so that they reach the checks behind it. Every image lies in a heap block of exactly
-// its size, every arena in one of exactly the planned size: a byte beyond either is a report and an abort.
-// Prints: mutants, of these opened, run, trained, and refused by each error.
-#include <stdint.h>
+// A good mutant that takes the core where none was before joins the corpus; it is written to FOLDER, from where a later run
+// may take it as an IMAGE. Every image lies in a heap block of exactly its size, every arena in one of exactly the planned
+// size: a byte beyond either is a report and an abort. The mutant that was tried last is then in FOLDER/last.flm.
+// Prints: mutants, images in the corpus, edges seen, and of the mutants how many were opened, run, trained, refused.
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_error.h"
 #include "fieldloop/fl_learn.h"
 #include "fieldloop/fl_model.h"
+#include "fuzz_mutate.h"
 
-enum { MAX_ARENA = 1 << 20, MAX_COST = 200000 };
-
-typedef struct {
-    uint8_t *bytes;
-    size_t size;
-} blob_t;
+enum {
+    MAX_ARENA = 1 << 20,
+    MAX_CORPUS = 1 << 14,
+    MAX_SIZE = 1 << 14,  // of a mutant
+    MAP = 1 << 14,
+    HANG_SECONDS = 60,
+};
 
 typedef struct {
     unsigned long opened, run, trained, damaged, unsupported, misaligned;
 } tally_t;
 
-static uint64_t state;
+// ---- coverage: the core is compiled with -fsanitize-coverage=trace-pc, this file is not
 
-static uint32_t random_u32(void) {  // xorshift64*
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return (uint32_t)((state * 2685821657736338717ull) >> 32);
+static uint8_t edges[MAP];  // how often each pair of blocks ran in this try, saturating
+static uint8_t seen[MAP];   // bit of each class of counts
+static uintptr_t previous;
+
+void __sanitizer_cov_trace_pc(void);
+
+__attribute__((no_sanitize("address", "undefined"))) void __sanitizer_cov_trace_pc(void) {
+    const uintptr_t here = (uintptr_t)__builtin_return_address(0);
+    const uint32_t h = (uint32_t)((here ^ (previous << 1)) * 0x9e3779b1u) >> 18;
+    previous = here;
+    edges[h] += edges[h] != 255;
 }
 
-static uint32_t below(uint32_t n) {
-    return n ? random_u32() % n : 0;
-}
-
-static uint32_t get(const uint8_t *p, uint32_t width) {
-    uint32_t v = 0;
-    memcpy(&v, p, width);
-    return v;
-}
-
-static uint32_t interesting(const blob_t *b, uint32_t now) {
-    static const uint32_t values[] = {0,          1,          2,          16,         0x7f,       0x80,       0xff,
-                                      0x7fff,     0x8000,     0xffff,     0x10000,    0x3fffffff, 0x40000000, 0x7fffffff,
-                                      0x80000000, 0xffffffff, 0xfffffff0, 0x7f800000, 0x7fc00000, 0x00000001};
-    switch (below(6)) {
-    case 0:
-        return values[below(sizeof(values) / sizeof(values[0]))];
-    case 1:
-        return now + 1;
-    case 2:
-        return now - 1;
-    case 3:
-        return now ^ (1u << below(32));
-    case 4:
-        return (uint32_t)b->size - below(64);
-    default:
-        return get(b->bytes + 4 * below((uint32_t)b->size / 4), 4);
-    }
-}
-
-// A place in the header, the section table, or (mostly) a section that is not DATA or META.
-static size_t structural_place(const blob_t *b) {
-    uint32_t sections = get(b->bytes + 48, 4);
-    uint32_t pick = below(8);
-    if (pick == 0 || sections == 0 || sections > 32) {
-        return below(64);
-    }
-    if (pick == 1) {
-        return 64 + below(16 * sections);
-    }
-    const uint8_t *row = b->bytes + 64 + 16 * (size_t)below(sections);
-    if (row + 16 > b->bytes + b->size) {
-        return below((uint32_t)b->size);
-    }
-    uint32_t type = get(row, 4), offset = get(row + 8, 4), bytes = get(row + 12, 4);
-    if (offset >= b->size || type == FL_SECTION_META || (type == FL_SECTION_DATA && below(4))) {
-        return below((uint32_t)b->size);
-    }
-    return offset + below(bytes);
-}
-
-static void mutate(blob_t *b, const blob_t *other) {
-    size_t at = structural_place(b);
-    at = at < b->size ? at : b->size - 1;
-    switch (below(8)) {
-    case 0:  // flip a bit
-        b->bytes[at] ^= (uint8_t)(1u << below(8));
-        break;
-    case 1:  // any byte
-        b->bytes[at] = (uint8_t)random_u32();
-        break;
-    case 2: {  // splice: a piece of another image, or of this one, at any place
-        const blob_t *from = below(2) ? other : b;
-        size_t n = 1 + below(64), start = below((uint32_t)from->size);
-        n = n < from->size - start ? n : from->size - start;
-        n = n < b->size - at ? n : b->size - at;
-        memmove(b->bytes + at, from->bytes + start, n);
-        break;
-    }
-    case 3:  // truncate
-        if (below(4) == 0) {
-            b->size = below(2) ? b->size & ~(size_t)15 : b->size;
-            b->size -= below((uint32_t)b->size / 4);
-            if (below(8) == 0) {
-                b->size = below(80);
-            }
-            b->size = b->size < 16 ? 1 + below(15) : b->size;
-            if (b->size >= 16 && below(2)) {
-                b->size &= ~(size_t)15;
-                uint32_t total = (uint32_t)b->size;
-                memcpy(b->bytes + 8, &total, 4);
-            }
-            break;
+static int count_new_edges(void) {
+    int found = 0;
+    for (size_t i = 0; i < MAP; i += 8) {
+        uint64_t any;
+        memcpy(&any, edges + i, 8);
+        for (size_t k = i; any && k < i + 8; k++) {
+            const uint8_t n = edges[k];
+            const uint8_t class = n == 0 ? 0 : n == 1 ? 1 : n < 4 ? 2 : n < 32 ? 4 : 8;
+            found += (class & ~seen[k]) != 0;
+            seen[k] |= class;
         }
-        // fall through
-    case 4:
-    case 5: {  // a 32-bit field
-        at &= ~(size_t)3;
-        if (at + 4 <= b->size) {
-            uint32_t v = interesting(b, get(b->bytes + at, 4));
-            memcpy(b->bytes + at, &v, 4);
-        }
-        break;
     }
-    default: {  // a 16-bit field
-        at &= ~(size_t)1;
-        if (at + 2 <= b->size) {
-            uint16_t v = (uint16_t)interesting(b, get(b->bytes + at, 2));
-            memcpy(b->bytes + at, &v, 2);
-        }
-        break;
-    }
+    return found;
+}
+
+// ---- one image
+
+static const char *folder;
+static blob_t mutant;
+static volatile unsigned long tried;
+
+static void write_file(const char *path, const blob_t *b) {
+    FILE *f = fopen(path, "wb");
+    if (f) {
+        fwrite(b->bytes, 1, b->size, f);
+        fclose(f);
     }
 }
 
-static void fix_crc(blob_t *b) {
-    uint32_t total = b->size < 16 ? 0 : get(b->bytes + 8, 4);
-    total = total < b->size ? total : (uint32_t)b->size;
-    if (total >= 16) {
-        uint32_t crc = fl_crc32(0, b->bytes + 16, total - 16);
-        memcpy(b->bytes + 12, &crc, 4);
+static void keep_last(int signal_number) {
+    static unsigned long before;
+    if (signal_number == SIGALRM && tried != before) {
+        before = tried;
+        alarm(HANG_SECONDS);
+        return;
     }
+    char path[4096];
+    snprintf(path, sizeof path, "%s/last.flm", folder);
+    write_file(path, &mutant);
+    fprintf(stderr, "%s; the image is %s\n", signal_number == SIGALRM ? "hangs" : "died", path);
+    signal(SIGABRT, SIG_DFL);
+    abort();
 }
 
 // Element visits of a run, so that a huge window does not stall the fuzzer.
@@ -154,17 +93,45 @@ static double cost_of(const fl_model_t *m) {
     double cost = 0;
     for (uint32_t i = 0; i < m->op_count; i++) {
         const fl_op_t *op = &m->ops[i];
-        double taps = op->opcode == FL_OP_MAX_POOL || op->opcode == FL_OP_AVG_POOL
-                          ? (double)op->p.conv.kernel_h * op->p.conv.kernel_w
-                          : 1;
-        cost += (double)m->tensors[op->out[0]].bytes * taps + (double)fl_model_op_macs(m, i);
+        const int pools = op->opcode == FL_OP_MAX_POOL || op->opcode == FL_OP_AVG_POOL;
+        const double taps = pools ? (double)op->p.conv.kernel_h * op->p.conv.kernel_w : 1;
+        const double in = m->tensors[op->in[0]].bytes, out = m->tensors[op->out[0]].bytes;
+        cost += in + out * taps + (double)fl_model_op_macs(m, i);
     }
     return cost;
 }
 
+static void learn(fl_model_t *m, uint32_t label, tally_t *tally) {
+    fl_learner_config_t config;
+    fl_learner_sizes_t sizes;
+    fl_learner_defaults(&config);
+    config.memory = 2;
+    config.replays = 1;
+    if (fl_learner_sizes(m, &config, &sizes) != FL_OK || sizes.total_bytes >= MAX_ARENA) {
+        return;
+    }
+    fl_learner_t *l = malloc(sizeof(*l));
+    uint8_t *memory = malloc(sizes.total_bytes);
+    int8_t *x = calloc(1, m->tensors[m->io[0]].bytes);
+    if (fl_learner_init(l, m, &config, memory, sizes.total_bytes) == FL_OK) {
+        fl_learner_step(l, x, label, NULL);
+        tally->trained++;
+    }
+    m->overrides = NULL;
+    m->override_count = 0;
+    free(x);
+    free(memory);
+    free(l);
+}
+
 static void run_plan(fl_model_t *m, uint32_t kind, tally_t *tally) {
-    size_t need = fl_model_arena_bytes(m, kind);
-    if (need == 0 || need > MAX_ARENA || cost_of(m) > MAX_COST) {
+    for (uint32_t variant = FL_KERNELS_PLAIN; variant <= FL_KERNELS_MVE; variant++) {
+        if (fl_model_variant_arena_bytes(m, kind, (fl_variant_t)variant) < fl_model_variant_arena_bytes(m, kind, 0)) {
+            abort();  // scratch comes on top
+        }
+    }
+    const size_t need = fl_model_arena_bytes(m, kind);
+    if (need == 0 || need > MAX_ARENA || cost_of(m) > (fuzz_below(64) ? 20000 : 400000)) {
         return;
     }
     uint8_t *arena = malloc(need);
@@ -172,7 +139,7 @@ static void run_plan(fl_model_t *m, uint32_t kind, tally_t *tally) {
         abort();
     }
     for (size_t i = 0; i < need; i++) {
-        arena[i] = (uint8_t)random_u32();
+        arena[i] = (uint8_t)fuzz_random();
     }
     if (fl_model_run(m) != FL_OK) {
         abort();
@@ -183,35 +150,20 @@ static void run_plan(fl_model_t *m, uint32_t kind, tally_t *tally) {
         const uint8_t *p = fl_model_tensor(m, i);
         sum += p[0] + p[m->tensors[i].bytes - 1];
     }
-    fl_learner_config_t config;
-    fl_learner_sizes_t sizes;
-    fl_learner_defaults(&config);
-    config.memory = 2;
-    config.replays = 1;
-    if (kind == FL_PLAN_LEARN && below(4) == 0 && fl_learner_sizes(m, &config, &sizes) == FL_OK &&
-        sizes.total_bytes < MAX_ARENA) {
-        fl_learner_t *l = malloc(sizeof(*l));
-        uint8_t *memory = malloc(sizes.total_bytes);
-        int8_t *x = calloc(1, m->tensors[m->io[0]].bytes);
-        if (fl_learner_init(l, m, &config, memory, sizes.total_bytes) == FL_OK) {
-            fl_learner_step(l, x, sum % 3, NULL);
-            tally->trained++;
-        }
-        m->overrides = NULL;
-        m->override_count = 0;
-        free(x);
-        free(memory);
-        free(l);
+    if (kind == FL_PLAN_LEARN && fuzz_below(4) == 0) {
+        learn(m, sum % 3, tally);
     }
     free(arena);
 }
 
 // `offset`: bytes off the 16-byte boundary that malloc gives.
-static void try_image(const blob_t *b, size_t offset, tally_t *tally) {
+static int try_image(const blob_t *b, size_t offset, tally_t *tally) {
     uint8_t *block = malloc(b->size + offset);
     memcpy(block + offset, b->bytes, b->size);
+    memset(edges, 0, sizeof edges);
+    previous = 0;
     fl_model_t m;
-    int err = fl_model_open(&m, block + offset, b->size);
+    const int err = fl_model_open(&m, block + offset, b->size);
     if (err == FL_OK) {
         tally->opened++;
         if (offset) {
@@ -230,6 +182,19 @@ static void try_image(const blob_t *b, size_t offset, tally_t *tally) {
         abort();
     }
     free(block);
+    tried++;
+    return err;
+}
+
+// ---- the corpus
+
+static blob_t corpus[MAX_CORPUS];
+static uint32_t corpus_count;
+
+static blob_t copy_of(const blob_t *b) {
+    blob_t c = {malloc(b->size), b->size};
+    memcpy(c.bytes, b->bytes, b->size);
+    return c;
 }
 
 static blob_t read_file(const char *path) {
@@ -245,53 +210,69 @@ static blob_t read_file(const char *path) {
         }
         fclose(f);
     }
-    if (b.size < 64) {
-        fprintf(stderr, "cannot read %s\n", path);
+    if (b.size < 16 || b.size > MAX_SIZE) {
+        fprintf(stderr, "cannot use %s: expected 16 to %d bytes, got %zu\n", path, MAX_SIZE, b.size);
         exit(2);
     }
     return b;
 }
 
+static void add_to_corpus(uint64_t seed) {
+    if (corpus_count == MAX_CORPUS) {
+        return;
+    }
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%llu-%05u.flm", folder, (unsigned long long)seed, corpus_count);
+    write_file(path, &mutant);
+    corpus[corpus_count++] = copy_of(&mutant);
+}
+
+// Half of the time one of those that were found last.
+static const blob_t *pick(void) {
+    const uint32_t recent = 1 + corpus_count / 4;
+    return &corpus[fuzz_below(2) ? fuzz_below(corpus_count) : corpus_count - 1 - fuzz_below(recent)];
+}
+
 int main(int argc, char **argv) {
-    if (argc < 4) {
-        fprintf(stderr, "usage: fuzz_image COUNT SEED IMAGE...\n");
+    if (argc < 5 || argc - 4 > MAX_CORPUS) {
+        fprintf(stderr, "usage: fuzz_image COUNT SEED FOLDER IMAGE...\n");
         return 2;
     }
     const unsigned long count = strtoul(argv[1], NULL, 10);
-    state = strtoull(argv[2], NULL, 10) * 2654435769u + 88172645463325252ull;
-    const uint32_t images = (uint32_t)argc - 3;
-    blob_t *good = malloc(images * sizeof(*good));
-    size_t largest = 0;
+    const uint64_t seed = strtoull(argv[2], NULL, 10);
+    folder = argv[3];
+    fuzz_seed(seed);
+    mutant.bytes = malloc(MAX_SIZE);
+    signal(SIGABRT, keep_last);
+    signal(SIGALRM, keep_last);
+    alarm(HANG_SECONDS);
     tally_t tally = {0};
-    for (uint32_t i = 0; i < images; i++) {
-        good[i] = read_file(argv[3 + i]);
-        largest = good[i].size > largest ? good[i].size : largest;
-        try_image(&good[i], 0, &tally);
-    }
-    if (tally.opened != images) {
-        fprintf(stderr, "a good image was refused\n");
-        return 2;
+    for (int i = 4; i < argc; i++) {
+        corpus[corpus_count++] = read_file(argv[i]);
+        try_image(&corpus[corpus_count - 1], 0, &tally);
+        count_new_edges();
     }
     memset(&tally, 0, sizeof(tally));
-    blob_t mutant = {malloc(largest), 0};
     for (unsigned long i = 0; i < count; i++) {
-        const blob_t *from = &good[below(images)];
+        const blob_t *from = pick();
         memcpy(mutant.bytes, from->bytes, from->size);
         mutant.size = from->size;
-        for (uint32_t n = 1 + below(3); n > 0; n--) {
-            mutate(&mutant, &good[below(images)]);
+        fuzz_mutate(&mutant, pick());
+        const int err = try_image(&mutant, fuzz_below(64) ? 0 : 1 + fuzz_below(15), &tally);
+        if (count_new_edges() > 0 && err == FL_OK) {  // from a refused one nothing good comes
+            add_to_corpus(seed);
         }
-        if (below(16)) {
-            fix_crc(&mutant);
-        }
-        try_image(&mutant, below(64) ? 0 : 1 + below(15), &tally);
     }
-    printf("mutants %lu opened %lu run %lu trained %lu damaged %lu unsupported %lu misaligned %lu\n", count,
-           tally.opened, tally.run, tally.trained, tally.damaged, tally.unsupported, tally.misaligned);
-    for (uint32_t i = 0; i < images; i++) {
-        free(good[i].bytes);
+    unsigned found = 0;
+    for (size_t i = 0; i < MAP; i++) {
+        found += seen[i] != 0;
     }
-    free(good);
+    printf("mutants %lu corpus %u edges %u opened %lu run %lu trained %lu damaged %lu unsupported %lu misaligned %lu\n",
+           count, corpus_count, found, tally.opened, tally.run, tally.trained, tally.damaged, tally.unsupported,
+           tally.misaligned);
+    for (uint32_t i = 0; i < corpus_count; i++) {
+        free(corpus[i].bytes);
+    }
     free(mutant.bytes);
     return 0;
 }

@@ -1,10 +1,18 @@
-"""Fuzzes image reader, executor and learner: python tests/core/fuzz_image.py --count N."""
+"""Fuzzes image reader, executor and learner, led by coverage, under the sanitizers.
+
+python tests/core/fuzz_image.py --count 10000000   # goes on where it stopped; Ctrl-C any time
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +21,22 @@ HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parents[1] / "host"), str(HERE)]
 
-from single_ops import Maker, image_of  # noqa: E402
+from more_ops import Maker  # noqa: E402
+from single_ops import image_of  # noqa: E402
 
 from fieldloop import paths  # noqa: E402
 from fieldloop.compiler import compile_graph  # noqa: E402
 from fieldloop.frontends.builder import GraphBuilder  # noqa: E402
 from fieldloop.image.writer import write_image  # noqa: E402
-from fieldloop.ir.op import Clamp, OpKind, Window  # noqa: E402
+from fieldloop.ir.op import WEIGHTED, Clamp, OpKind, UnaryKind, Window  # noqa: E402
+from fieldloop.ir.tensor import DType  # noqa: E402
 from fieldloop.plan.planner import plan_graph  # noqa: E402
 from fieldloop.plan.types import PlanKind  # noqa: E402
 from fieldloop.runtime.core import compiler, sources  # noqa: E402
 
 FLAGS = (
     "-std=c99",
+    "-D_POSIX_C_SOURCE=200809L",
     "-g",
     "-O1",
     "-ffp-contract=off",
@@ -34,25 +45,48 @@ FLAGS = (
     "-fsanitize=address,undefined,float-cast-overflow,alignment",
     "-fno-sanitize-recover=all",
 )
+COVERAGE = "-fsanitize-coverage=trace-pc"
+CHUNK = 100_000  # mutants a process
+MAX_BYTES = 1 << 14  # of a seed image, as in fuzz_image.c
+VARIANTS = ("plain", "dsp", "mve")
 
 
-def build_driver() -> Path:
-    """Compiles the driver with the core under ASan and UBSan, unless it is newer than all."""
+def build_driver(variant: str = "plain") -> Path:
+    """The driver with the core under ASan and UBSan; built anew when a source changed."""
     folder = paths.build_dir() / "tests-core"
     folder.mkdir(parents=True, exist_ok=True)
-    driver = folder / "fuzz_image"
-    inputs = [HERE / "fuzz_image.c", *sources()]
-    newest = max(
-        p.stat().st_mtime for p in [*inputs, *paths.core_dir().rglob("*.h"), Path(__file__)]
-    )
-    if not driver.exists() or driver.stat().st_mtime < newest:
-        partial = driver.with_suffix(".tmp")
-        include = [f"-I{paths.core_dir() / 'include'}", f"-I{paths.core_dir()}"]
-        command = [compiler(), *FLAGS, *include, *map(str, inputs), "-o", str(partial)]
-        done = subprocess.run(command, capture_output=True, text=True)
+    own = [HERE / "fuzz_image.c", HERE / "fuzz_mutate.c"]
+    inputs = [*sources(), *own, *HERE.glob("fuzz_*.h"), *paths.core_dir().rglob("*.h")]
+    digest = hashlib.sha256(" ".join((*FLAGS, variant)).encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    driver = folder / f"fuzz_image-{variant}-{digest.hexdigest()[:16]}"
+    if driver.exists():
+        return driver
+    objects = folder / f"fuzz-{variant}-{os.getpid()}"
+    objects.mkdir(exist_ok=True)
+    include = [f"-I{paths.core_dir() / 'include'}", f"-I{paths.core_dir()}", f"-I{HERE}"]
+    flags = [*FLAGS, f"-DFL_KERNELS={VARIANTS.index(variant)}", *include]
+
+    def run(*arguments: str) -> None:
+        done = subprocess.run([compiler(), *arguments], capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
-        partial.replace(driver)
+
+    def compile_one(path: Path) -> str:
+        out = objects / f"{path.parent.name}-{path.stem}.o"
+        coverage = [] if path in own else [COVERAGE]
+        run(*flags, *coverage, "-c", str(path), "-o", str(out))
+        return str(out)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(compile_one, [*sources(), *own]))
+    partial = driver.with_suffix(f".{os.getpid()}.tmp")
+    run(*FLAGS, *made, "-o", str(partial))
+    partial.replace(driver)
+    for path in objects.iterdir():
+        path.unlink()
+    objects.rmdir()
     return driver
 
 
@@ -108,36 +142,81 @@ def labelled() -> bytes:
     return image
 
 
+def small(image: bytes) -> bool:
+    return len(image) <= MAX_BYTES // 4
+
+
 def seed_images() -> list[bytes]:
-    """Good images to start from: whole classifiers, and every operator alone."""
+    """Good images to start from: whole classifiers, every operator alone, int8 and float32."""
+    images = [*(classifier(seed) for seed in range(4)), labelled()]
     maker = Maker(np.random.default_rng(3))
-    single = [image_of(getattr(maker, kind.value)()) for kind in OpKind]
-    return [*(classifier(seed) for seed in range(4)), *single, labelled()]
+    graphs = [getattr(maker, kind.value)() for kind in OpKind]
+    graphs += [maker.unary(kind) for kind in UnaryKind]
+    graphs += [maker.grouped_conv2d(), maker.add_broadcast(), maker.concat(count=9)]
+    graphs += [maker.embedding(index=DType.INT8), maker.softmax_of_any_rank()]
+    for name in ("sub", "mul", "maximum", "concat", "pad", "transpose", "slice", "embedding"):
+        graphs.append(getattr(maker, name)(real=True))
+    graphs += [maker.mean(real=True), maker.add_broadcast(real=True)]
+    for kind in (*WEIGHTED, OpKind.MAX_POOL, OpKind.AVG_POOL, OpKind.SOFTMAX):
+        graphs.append(maker.in_float(getattr(maker, kind.value)()))
+    graphs.append(maker.in_float(maker.grouped_conv2d()))
+    return [*images, *filter(small, map(image_of, graphs))]
 
 
-def fuzz(folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Runs the driver; its tally. Raises with the sanitizers' report if it found something."""
+def fuzz(
+    folder: Path, count: int, seed: int, variant: str = "plain", corpus: tuple[Path, ...] = ()
+) -> dict[str, int]:
+    """Runs the driver; its tally. New corpus entries land in `folder`.
+
+    Raises with the sanitizers' report if it found something.
+    """
     images = []
     for i, image in enumerate(seed_images()):
-        path = folder / f"{i}.flm"
+        path = folder / f"seed-{i}.flm"
         path.write_bytes(image)
         images.append(str(path))
-    command = [str(build_driver()), str(count), str(seed), *images]
-    done = subprocess.run(command, capture_output=True, text=True)
+    images += [str(path) for path in corpus]
+    command = [str(build_driver(variant)), str(count), str(seed), str(folder), *images]
+    options = {"ASAN_OPTIONS": "abort_on_error=1", "UBSAN_OPTIONS": "abort_on_error=1"}
+    environment = {**os.environ, **options}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        raise AssertionError(f"seed {seed}: exit {done.returncode}\n{done.stderr[-4000:]}")
+        raise AssertionError(
+            f"seed {seed}, {variant}: exit {done.returncode}\n{done.stderr[-4000:]}"
+        )
     words = done.stdout.split()
     return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
 
+def fuzz_on(count: int, variant: str, seed: int) -> dict[str, int]:
+    """Adds chunks to what earlier calls did until `count` mutants were tried; the sums."""
+    folder = paths.build_dir() / "tests-core" / f"corpus-{variant}"
+    folder.mkdir(parents=True, exist_ok=True)
+    book = folder / "progress.json"
+    sums: dict[str, int] = json.loads(book.read_text()) if book.exists() else {}
+    start, before = time.monotonic(), sums.get("mutants", 0)
+    while sums.get("mutants", 0) < count:
+        done = sums.get("mutants", 0)
+        corpus = tuple(sorted(folder.glob("[0-9]*.flm")))
+        chunk = min(CHUNK, count - done)
+        tally = fuzz(folder, chunk, seed + done // CHUNK, variant, corpus)
+        for key, value in tally.items():
+            sums[key] = value if key in ("corpus", "edges") else sums.get(key, 0) + value
+        partial = book.with_suffix(".tmp")
+        partial.write_text(json.dumps(sums))
+        partial.replace(book)
+        rate = (sums["mutants"] - before) / (time.monotonic() - start)
+        print(f"{sums['mutants']:,} of {count:,}, {rate:,.0f}/s, {sums}", file=sys.stderr)
+    return sums
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=2_000_000)
+    parser.add_argument("--count", type=int, default=10_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--variant", choices=VARIANTS, default="plain")
     arguments = parser.parse_args()
-    folder = paths.build_dir() / "tests-core"
-    folder.mkdir(parents=True, exist_ok=True)
-    print(fuzz(folder, arguments.count, arguments.seed))
+    print(json.dumps(fuzz_on(arguments.count, arguments.variant, arguments.seed)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from core_runner import check_image
-from fuzz_image import classifier, fuzz
+from fuzz_image import classifier, fuzz, seed_images
 from more_ops import Maker as AnyMaker
 from patch import Patch
 from single_ops import Maker, image_of
@@ -543,6 +543,13 @@ def test_sections_are_found_in_order(good: bytes) -> None:
     assert len(found) == 2
     cursor[0] = 0
     assert lib.fl_image_section(base, 0x21212121, cursor, data, size) == lib.FL_ENOENT
+
+
+def test_the_images_that_fuzzing_starts_from_are_good() -> None:
+    images = seed_images()
+    assert {check_image(image) for image in images} == {"FL_OK"}
+    opcodes = {int(opcode) for image in images for opcode in Patch(image).ops["opcode"]}
+    assert opcodes == {int(opcode) for opcode in O}
 
 
 def test_fuzzed_images_never_fault(tmp_path: Path) -> None:
