@@ -68,16 +68,16 @@ _EXP_STEPS = (
     (3, 720401),
     (4, 242),
 )
-_SCALED_DIFF_FRACTION = 26  # 5 integer bits
 
 
-def exp_on_negative_values(a: Int) -> Int:
-    """exp of a <= 0 in Q5.26, as Q0.31."""
+def exp_on_negative_values(a: Int, integer_bits: int = 5) -> Int:
+    """exp of a <= 0 in Q(integer_bits), 5 or 4 of them, as Q0.31."""
     mul = saturating_rounding_doubling_high_mul
-    quarter = 1 << (_SCALED_DIFF_FRACTION - 2)
+    fraction_bits = 31 - integer_bits
+    quarter = 1 << (fraction_bits - 2)
     reduced = (a & (quarter - 1)) - quarter  # in [-1/4, 0)
     # Taylor expansion around -1/8
-    x = rescale_pot(reduced, 5) + (1 << 28)
+    x = rescale_pot(reduced, integer_bits) + (1 << 28)
     x2 = mul(x, x)
     x3 = mul(x2, x)
     x4_over_4 = rescale_pot(mul(x2, x2), -2)
@@ -85,21 +85,28 @@ def exp_on_negative_values(a: Int) -> Int:
     result = 1895147668 + mul(x + tail, 1895147668)
     remainder = reduced - a
     for exponent, factor in _EXP_STEPS:
-        bit = np.int64(1) << (_SCALED_DIFF_FRACTION + exponent)
+        if exponent >= integer_bits:
+            break  # that bit is the sign
+        bit = np.int64(1) << (fraction_bits + exponent)
         result = np.where(remainder & bit, mul(result, factor), result)
     return np.where(a == 0, INT32_MAX, result).astype(np.int64)
 
 
 def reciprocal(x: Int, integer_bits: int) -> tuple[Int, Int]:
     """1 / x for x >= 1 in Q(integer_bits): a Q0.31 fraction and the bits to shift it right by."""
-    mul = saturating_rounding_doubling_high_mul
     x = np.asarray(x, np.int64)
     headroom = 32 - np.frexp(x.astype(np.float64))[1].astype(np.int64)  # leading zeros
     fraction = (x << headroom) - (np.int64(1) << 31)  # x = (1 + fraction), fraction in [0, 1)
-    # Newton-Raphson for 1 / (1 + fraction)
+    return reciprocal_of_one_plus(fraction)[0], integer_bits - headroom
+
+
+def reciprocal_of_one_plus(fraction: Int) -> tuple[Int, Int]:
+    """1 / (1 + fraction) of a Q0.31 fraction: as Q0.31, and twice that as Q2.29 (unsaturated)."""
+    mul = saturating_rounding_doubling_high_mul
+    # Newton-Raphson
     half_denominator = (fraction + INT32_MAX + 1) >> 1
     r = 1515870810 + mul(half_denominator, -1010580540)
     for _ in range(3):
         error = (1 << 29) - mul(half_denominator, r)
         r = r + rescale_pot(mul(r, error), 2)
-    return rescale_pot(r, 1), integer_bits - headroom
+    return rescale_pot(r, 1), r

@@ -26,11 +26,10 @@ def run_move(op: Op, tensors: Mapping[str, Tensor], values: Mapping[str, Array])
         return np.transpose(x, op.attrs.axes)
     if isinstance(op.attrs, Slice):
         at = op.attrs
-        # axis 0 whole where it is whole in the graph: it may hold a batch
-        whole = at.begin[0] == 0 and at.end[0] == tensors[op.inputs[0]].shape[0]
+        rows = tensors[op.inputs[0]].shape[0]
         steps = [slice(b, e, s) for b, e, s in zip(at.begin, at.end, at.stride, strict=True)]
-        if whole and at.stride[0] == 1:
-            steps[0] = slice(None)
+        if at.begin[0] == 0 and at.end[0] == rows and (at.stride[0] == 1 or rows == 1):
+            steps[0] = slice(None)  # axis 0 is whole: it may hold a batch
         return x[tuple(steps)]
     if op.kind is OpKind.EMBEDDING:
         table = values[op.inputs[1]]
