@@ -21,7 +21,7 @@ from fieldloop.targets.raw_repl import RemoteError
 from fieldloop.targets.serial_board import SerialBoard
 from fieldloop.targets.unix import UnixBoard, run_script
 
-QEMU_BOARDS = ["qemu-an385", "qemu-an386", "qemu-an500"]
+QEMU_BOARDS = ["qemu-an385", "qemu-an386", "qemu-an500", "qemu-an547"]
 MAPS = ["full", "realistic"]
 
 

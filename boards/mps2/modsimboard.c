@@ -5,7 +5,7 @@
 //   fail_after(n)             cut the power after the n-th flash operation from now; 0 disarms
 //   fail_inside(n, seed)      cut it within the n-th operation, see simflash.h
 //   operations()              (erases, programs, violations) since the machine started
-//   ticks()                   25 MHz ticks since start, 64 bits
+//   ticks()                   timer ticks since start (25 MHz, AN547: 20 MHz), 64 bits
 //   count(f, *args)           (executed instructions of f(*args), its result); needs -icount
 //   icount()                  True when the simulator counts instructions
 #include "py/mphal.h"

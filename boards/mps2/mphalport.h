@@ -6,9 +6,14 @@
 #include <stdint.h>
 #include "shared/runtime/interrupt_char.h"
 
-// The timers run at 25 MHz on every MPS2 board.
+// The clocks that QEMU gives the boards: of the timer that time is told by, and of the processor and SysTick.
+#if PORT_MPS3
+#define PORT_TICKS_PER_US (20)
+#define PORT_CPU_HZ (32000000)
+#else
 #define PORT_TICKS_PER_US (25)
 #define PORT_CPU_HZ (25000000)
+#endif
 
 // ---- startup.c ----
 
@@ -34,7 +39,7 @@ char *port_put_hex(char *end, uint32_t value);
 
 void port_time_init(void);
 
-// Timer ticks since start: 25 MHz, 64 bits, right for more than a year even if nobody asks between.
+// Timer ticks since start: PORT_TICKS_PER_US, 64 bits, right for more than a year even if nobody asks between.
 uint64_t port_ticks(void);
 
 // True under `-icount shift=8`, where a tick stands for an exact number of instructions.
@@ -42,8 +47,9 @@ bool port_has_icount(void);
 
 // Ticks between two reads of port_ticks(), as executed instructions under `-icount shift=8`.
 static inline uint64_t port_instructions(uint64_t ticks) {
-    // One instruction is 256 ns of virtual time, 6.4 ticks; the reads are off by a tick at most.
-    return (ticks * 10 + 32) / 64;
+    // One instruction is 256 ns of virtual time, more than 5 ticks; the reads are off by a tick at most.
+    const uint64_t thousand = 256 * PORT_TICKS_PER_US;
+    return (ticks * 1000 + thousand / 2) / thousand;
 }
 
 // How long a writer waits for a reader who takes nothing before it gives up, in milliseconds.

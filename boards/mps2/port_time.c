@@ -4,29 +4,45 @@
 #include "py/stream.h"
 #include "uart.h"
 
+#if PORT_MPS3
+#define FPGAIO (0x59302000)
+#define FINE_COUNTER (*(volatile uint32_t *)(FPGAIO + 0x18)) // counts up
+#define FINE_PRESCALER (*(volatile uint32_t *)(FPGAIO + 0x1c))
+#else
+#define FPGAIO (0x40028000)
 #define TIMER_CONTROL (*(volatile uint32_t *)0x40000000)
-#define TIMER_VALUE (*(volatile uint32_t *)0x40000004) // 25 MHz, counts down
+#define TIMER_VALUE (*(volatile uint32_t *)0x40000004) // counts down
 #define TIMER_RELOAD (*(volatile uint32_t *)0x40000008)
-#define COARSE_100HZ (*(volatile uint32_t *)0x40028014) // counts up
+#endif
+#define COARSE_100HZ (*(volatile uint32_t *)(FPGAIO + 0x14)) // counts up
 #define SYSTICK_CONTROL (*(volatile uint32_t *)0xE000E010)
 #define SYSTICK_LOAD (*(volatile uint32_t *)0xE000E014)
 #define SYSTICK_VALUE (*(volatile uint32_t *)0xE000E018)
 
 #define SYSTICK_ON (7u) // enabled, with interrupt, processor clock
-#define SYSTICK_MAX_MS (600u) // 24 bits at 25 MHz
+#define SYSTICK_MAX_MS (500u) // 24 bits at 32 MHz
 #define TICKS_PER_MS (PORT_TICKS_PER_US * 1000u)
-#define COARSE_TICKS (250000u) // 25 MHz ticks in 10 ms
+#define COARSE_TICKS (TICKS_PER_MS * 10u)
 
 static uint32_t fine_start;
 static uint32_t coarse_start;
 static bool icount;
 static volatile bool awake;
 
+// At PORT_TICKS_PER_US, modulo 2^32.
+static uint32_t fine_now(void) {
+    #if PORT_MPS3
+    return FINE_COUNTER;
+    #else
+    return ~TIMER_VALUE;
+    #endif
+}
+
 uint64_t port_ticks(void) {
-    // The fine counter wraps every 171 s. How often it did follows from the coarse one, which is never
+    // The fine counter wraps every three minutes or so. How often it did follows from the coarse one, which is never
     // off by more than one of its 10 ms, so nobody has to look in between.
     uint32_t state = port_irq_disable();
-    uint32_t fine = fine_start - TIMER_VALUE;
+    uint32_t fine = fine_now() - fine_start;
     uint32_t coarse = COARSE_100HZ - coarse_start;
     port_irq_restore(state);
     uint64_t near = (uint64_t)coarse * COARSE_TICKS + 0x80000000u;
@@ -43,10 +59,14 @@ static bool loop_counts(void) {
 }
 
 void port_time_init(void) {
+    #if PORT_MPS3
+    FINE_PRESCALER = 0;
+    #else
     TIMER_RELOAD = 0xffffffff;
     TIMER_VALUE = 0xffffffff;
     TIMER_CONTROL = 1;
-    fine_start = TIMER_VALUE;
+    #endif
+    fine_start = fine_now();
     coarse_start = COARSE_100HZ;
     // Only where instructions are counted does the loop take its known time, and again: 2000
     // instructions and those of reading the time.
@@ -76,7 +96,7 @@ static void sleep_ticks(uint32_t ticks) {
     uint32_t state = port_irq_disable();
     if (!awake) {
         if (ticks > 0) {
-            SYSTICK_LOAD = ticks - 1;
+            SYSTICK_LOAD = (uint32_t)((uint64_t)ticks * (PORT_CPU_HZ / 1000) / TICKS_PER_MS) - 1;
             SYSTICK_VALUE = 0;
             SYSTICK_CONTROL = SYSTICK_ON;
         }

@@ -28,7 +28,7 @@ static uint32_t reset_mark __attribute__((section(".noinit")));
 static int reset_cause;
 
 __attribute__((used)) void Reset_Handler(void) {
-    #if __ARM_FP
+    #if __ARM_FP // the same bits let the vector extension run
     CPACR |= 0xFu << 20;
     __asm volatile ("dsb\n isb" ::: "memory");
     #endif
@@ -115,6 +115,6 @@ typedef void (*vector_t)(void);
 #define F fault_entry
 __attribute__((section(".isr_vector"), used)) static const vector_t vectors[16 + 48] = {
     (vector_t)(void *)&_estack, Reset_Handler, F, F, F, F, F, 0, 0, 0, 0, F, F, 0, F, SysTick_Handler,
-    [16 + 0] = UART0_RX_Handler,
-    [16 + 2] = UART1_RX_Handler,
+    [16 + PORT_UART0_RX_IRQ] = UART0_RX_Handler,
+    [16 + PORT_UART1_RX_IRQ] = UART1_RX_Handler,
 };

@@ -34,8 +34,8 @@ typedef struct {
 static uint8_t console_ring[CONSOLE_RING];
 static uint8_t link_ring[UART_LINK_RING];
 static uart_t uarts[UART_COUNT] = {
-    { (uart_registers_t *)0x40004000, console_ring, sizeof(console_ring), 0, 0, 0 },
-    { (uart_registers_t *)0x40005000, link_ring, sizeof(link_ring), 2, 0, 0 },
+    { (uart_registers_t *)PORT_UART0, console_ring, sizeof(console_ring), PORT_UART0_RX_IRQ, 0, 0 },
+    { (uart_registers_t *)PORT_UART1, link_ring, sizeof(link_ring), PORT_UART1_RX_IRQ, 0, 0 },
 };
 
 // Move what the UART holds to the ring. In the interrupt, or with interrupts off.

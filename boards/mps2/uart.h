@@ -14,6 +14,18 @@
 #define UART_LINK (1)
 #define UART_LINK_RING (8192)
 
+#if PORT_MPS3
+#define PORT_UART0 (0x59303000)
+#define PORT_UART1 (0x59304000)
+#define PORT_UART0_RX_IRQ (33)
+#define PORT_UART1_RX_IRQ (35)
+#else
+#define PORT_UART0 (0x40004000)
+#define PORT_UART1 (0x40005000)
+#define PORT_UART0_RX_IRQ (0)
+#define PORT_UART1_RX_IRQ (2)
+#endif
+
 void uart_init(void);
 
 // Bytes that can be read at once.

@@ -32,7 +32,7 @@ def net() -> Student:
     return student()
 
 
-@pytest.fixture(scope="module", params=["qemu-an385", "qemu-an386", "qemu-an500"])
+@pytest.fixture(scope="module", params=["qemu-an385", "qemu-an386", "qemu-an500", "qemu-an547"])
 def device(request: pytest.FixtureRequest, net: Student) -> Iterator[Device]:
     """A board of the part that people own, with the student active."""
     with serving(request.param, memory="realistic") as device:

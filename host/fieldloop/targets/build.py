@@ -202,7 +202,12 @@ def _layout(spec: roster.TargetSpec, memory: roster.MemoryMap) -> tuple[str, str
         f"#define FL_LAYOUT_ID ({layout_id(spec, memory):#x}u)\n"
         f"#define FL_LAYOUT_PARTITIONS {partitions}\n"
     )
-    symbols = {"rom_size": memory.rom, "ram_size": memory.ram, "stack_size": memory.stack}
+    symbols = {
+        "rom_size": memory.rom,
+        "ram_address": memory.ram_address,
+        "ram_size": memory.ram,
+        "stack_size": memory.stack,
+    }
     words = " ".join(f"-Wl,--defsym=fl_{name}={value:#x}" for name, value in symbols.items())
     return header, f"LAYOUT_SYMBOLS = {words}\n"
 

@@ -13,16 +13,18 @@ UNIQUE_ID_FROM_END = 56  # within the header at the file's end, see boards/mps2/
 _PATIENCE = 1.0  # seconds for a user that was killed just now to be gone
 
 
-def create(path: Path, size: int, unique_id: bytes) -> None:
+def create(path: Path, size: int, unique_id: bytes, file_size: int = 0) -> None:
     """Make a new flash file, which the firmware erases at its first start.
 
-    All of its bytes are allocated now: QEMU would die of a disk that is full later.
+    All of its bytes are allocated now: QEMU would die of a disk that is full later. Up to
+    `file_size` a hole follows, which nobody writes.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(file, 0, size)
             os.pwrite(file, unique_id, size - UNIQUE_ID_FROM_END)
+            os.truncate(file, max(size, file_size))
         except BaseException:
             path.unlink()
             raise

@@ -76,7 +76,7 @@ class QemuBoard(ReplTarget):
         if unique_id is not None and len(unique_id) != 8:
             raise UsageError(f"unique_id: expected 8 bytes, got {len(unique_id)}")
         if flash_file is not None and flash_file.exists():
-            flash.check(flash_file, self.spec.psram_size)
+            flash.check(flash_file, self.spec.flash_file_size)
         self.firmware = firmware or build.build_firmware(name, self.memory.name, progress=progress)
         self._folder: Path | None = None
         if flash_file is None:
@@ -85,7 +85,12 @@ class QemuBoard(ReplTarget):
         self.flash_file = flash_file
         if not flash_file.exists():
             try:
-                flash.create(flash_file, self.spec.psram_size, unique_id or os.urandom(8))
+                flash.create(
+                    flash_file,
+                    self.spec.psram_size,
+                    unique_id or os.urandom(8),
+                    self.spec.flash_file_size,
+                )
             except BaseException:
                 self._remove_folder()
                 raise
@@ -222,7 +227,7 @@ class QemuBoard(ReplTarget):
 
     def _command(self) -> list[str]:
         path = str(self.flash_file).replace(",", ",,")
-        size = self.spec.psram_size
+        size = self.spec.flash_file_size
         command = [
             # The kernel ends QEMU should this process die, even by SIGKILL.
             *("setpriv", "--pdeathsig", "SIGKILL", QEMU),

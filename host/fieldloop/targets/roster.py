@@ -45,6 +45,7 @@ class MemoryMap:
     ram: int
     stack: int
     partitions: tuple[Partition, ...]
+    ram_address: int = 0x2000_0000
 
     @property
     def flash(self) -> int:
@@ -73,6 +74,7 @@ class TargetSpec:
     board: str = ""
     psram_address: int = 0
     psram_size: int = 0
+    flash_file_size: int = 0  # of the host's file: psram_size, and a hole behind it where needed
     maps: tuple[MemoryMap, ...] = ()
     default_map: str = ""
     port: str = ""  # of a serial target
@@ -129,7 +131,7 @@ def _target(name: str, entry: dict[str, Any], maps: dict[str, Any]) -> TargetSpe
     spec = TargetSpec(
         name=name,
         maps=tuple(_memory(key, maps[value]) for key, value in entry.get("maps", {}).items()),
-        **fields,
+        **{"flash_file_size": entry.get("psram_size", 0)} | fields,
     )
     for memory in spec.maps:
         # Header and bitmap lie behind the partitions, see boards/mps2/simflash.h.
@@ -147,4 +149,6 @@ def _memory(name: str, entry: dict[str, Any]) -> MemoryMap:
             raise ValueError(f"partition {item['name']}: bad size or prog_size")
         partitions.append(Partition(item["name"], offset, item["size"], unit))
         offset += item["size"]
-    return MemoryMap(name, entry["rom"], entry["ram"], entry["stack"], tuple(partitions))
+    sizes = {key: entry[key] for key in ("rom", "ram", "stack")}
+    place = {key: entry[key] for key in ("ram_address",) if key in entry}
+    return MemoryMap(name, partitions=tuple(partitions), **sizes, **place)
