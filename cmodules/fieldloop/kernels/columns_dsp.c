@@ -72,6 +72,10 @@ void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch,
     const fl_conv_params_t *p = v->p;
     const fl_map_dims_t *d = v->d;
     uint32_t *to = scratch + 2 * pixel;
+    if (v->pointwise) {
+        widen(v->x + (oy * p->stride_h * d->in_w + ox * p->stride_w) * d->in_c, v->k, v, to, pixel);
+        return;
+    }
     const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
     const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
     const int32_t rows = ty.end - ty.first, taps = tx.end - tx.first;

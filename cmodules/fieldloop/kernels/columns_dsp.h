@@ -23,12 +23,18 @@ typedef struct {
     int32_t k;        // elements of a row of weights: kernel_h * kernel_w * w_c
     uint32_t minus;   // the pair (-x_zero, -x_zero)
     int32_t x_zero;
+    int pointwise;    // one tap, which never leaves the map
 } fl_columns_t;
 
 // Whether fl_column can make them.
 static inline int fl_has_columns(const fl_conv_params_t *p, int32_t w_c) {
     const int32_t taps = p->kernel_h * p->kernel_w;
     return w_c % 4 == 0 || taps == 1 || taps * w_c <= FL_COLUMN_STAGE;
+}
+
+static inline int fl_is_pointwise(const fl_conv_params_t *p, const fl_map_dims_t *d) {
+    return p->kernel_h * p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
+           (d->out_h - 1) * p->stride_h < d->in_h && (d->out_w - 1) * p->stride_w < d->in_w;
 }
 
 // Writes the column of output pixel (oy, ox) as pixel 0 or 1 of the scratch.
