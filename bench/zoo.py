@@ -110,12 +110,13 @@ class Work:
         self.say(f"{job.name}, seed {seed}: compile and measure")
         compiled = measure.compile_trained(network, data, meta={"seed": seed})
         measured = measure.measure(network, compiled.image, data)
-        teacher = training.teach(data, recipe, cache=self.folder).network
+        taught = training.teach(data, recipe, cache=self.folder)
         row |= {
             "train_samples": len(data.y_train),
             "test_samples": measured.samples,
-            "teacher_parameters": _parameters(teacher),
-            "teacher_accuracy": training.accuracy(teacher, data.x_test, data.y_test),
+            "teacher_parameters": taught and _parameters(taught.network),
+            "teacher_accuracy": taught
+            and training.accuracy(taught.network, data.x_test, data.y_test),
             "float_accuracy": measured.float_accuracy,
             "int8_accuracy": measured.int8_accuracy,
             "points_lost": measured.points_lost,
@@ -126,8 +127,8 @@ class Work:
         }
         self._result(job, seed).write_text(json.dumps(row, indent=2) + "\n")
         self.say(
-            f"{job.name}, seed {seed}: teacher {row['teacher_accuracy']:.4f}, "
-            f"float {row['float_accuracy']:.4f}, int8 {row['int8_accuracy']:.4f}"
+            f"{job.name}, seed {seed}: float {row['float_accuracy']:.4f}, "
+            f"int8 {row['int8_accuracy']:.4f}"
         )
         return row
 
@@ -194,6 +195,10 @@ def _mean(rows: list[Row], key: str) -> str:
     return f"{statistics.mean(values):.2f} ({statistics.stdev(values):.2f})"
 
 
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100.0 * share:.2f}"
+
+
 def _each(rows: list[Row]) -> str:
     return ", ".join(
         f"{100 * row['float_accuracy']:.2f} / {100 * row['int8_accuracy']:.2f}" for row in rows
@@ -220,7 +225,7 @@ def page(trained: dict[str, list[Row]], untrained: list[Row]) -> str:
         worst = max(row["points_lost"] for row in rows)
         lines.append(
             f"| {first['network']} | {first['split']} | {first['test_samples']} "
-            f"| {100 * first['teacher_accuracy']:.2f} | {_mean(rows, 'float_accuracy')} "
+            f"| {_percent(first['teacher_accuracy'])} | {_mean(rows, 'float_accuracy')} "
             f"| {_mean(rows, 'int8_accuracy')} | {worst:.2f} |"
         )
     lines += [f"| {row['network']} | no data here | - | - | - | - | - |" for row in untrained]

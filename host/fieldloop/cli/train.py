@@ -129,7 +129,7 @@ def _train_zoo(args: argparse.Namespace, console: Console) -> Output:
     cache = build_dir() / "zoo"
     stages = _stages(console)
     network = training.train_student(data, recipe, seed=args.seed, cache=cache, progress=stages)
-    teacher = training.teach(data, recipe, cache=cache).network  # from the cache, by now
+    taught = training.teach(data, recipe, cache=cache)  # from the cache, by now
     registry.save(weights, network)
     console.stage("compile to int8 and measure")
     compiled = measure.compile_trained(network, data, meta={"seed": args.seed})
@@ -144,18 +144,18 @@ def _train_zoo(args: argparse.Namespace, console: Console) -> Output:
         "recipe": recipe.in_words(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "test_samples": measured.samples,
-        "teacher_accuracy": training.accuracy(teacher, data.x_test, data.y_test),
+        "teacher_accuracy": taught and training.accuracy(taught.network, data.x_test, data.y_test),
         "float_accuracy": measured.float_accuracy,
         "int8_accuracy": measured.int8_accuracy,
         "flash_bytes": report.flash_bytes,
         "ram_infer_bytes": report.ram_infer_bytes,
         "macs": report.macs,
     }
+    by_teacher = f", its teacher in {result['teacher_accuracy']:.4f}" if taught else ""
     text = (
         f"{args.output}: {report.flash_bytes} bytes, {report.ram_infer_bytes} bytes of RAM, "
-        f"{report.macs} multiply-accumulates; of {measured.samples} test samples the teacher is "
-        f"right in {result['teacher_accuracy']:.4f}, the student in "
-        f"{measured.float_accuracy:.4f}, as int8 in {measured.int8_accuracy:.4f}\n"
+        f"{report.macs} multiply-accumulates; of {measured.samples} test samples it is right in "
+        f"{measured.int8_accuracy:.4f}, as float in {measured.float_accuracy:.4f}{by_teacher}\n"
         f"weights: {weights}"
     )
     return Output(result, text)

@@ -29,6 +29,8 @@ from fieldloop.zoo.data import Dataset
 Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 _TEACHER_SEED = 1000
+# A teacher is trained on views of its own: what it thinks of the students' is not rehearsed.
+_TEACHER_VIEWS = 10_000
 _ASK = 512  # samples that a teacher is asked about at once
 
 
@@ -50,7 +52,7 @@ def recipe_of(name: str, *, epochs: int | None = None) -> Recipe:
         return recipe
     if epochs < 1:
         raise UsageError(f"epochs: expected at least 1, got {epochs}")
-    teacher_epochs = max(1, round(recipe.teacher_epochs * epochs / recipe.epochs))
+    teacher_epochs = max(1, round(recipe.teacher_epochs * epochs / recipe.epochs))  # if any
     views = min(recipe.views, epochs)
     return replace(recipe, epochs=epochs, teacher_epochs=teacher_epochs, views=views)
 
@@ -73,7 +75,7 @@ def train_student(
             recipe,
             epochs=recipe.epochs,
             rate=recipe.rate,
-            opinions=taught.opinions,
+            opinions=None if taught is None else taught.opinions,
             progress=_stage(progress, "student"),
         )
     return student
@@ -81,8 +83,10 @@ def train_student(
 
 def teach(
     data: Dataset, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
-) -> Taught:
-    """The recipe's teacher, from the cache where it is there already."""
+) -> Taught | None:
+    """The recipe's teacher, if it has one; from the cache where it is there already."""
+    if recipe.teacher is None:
+        return None
     kept = None if cache is None else cache / f"{data.name}-teacher-{_key(data, recipe)}.npz"
     with deterministic(_TEACHER_SEED):
         teacher = recipe.teacher().eval()
@@ -95,6 +99,7 @@ def teach(
             epochs=recipe.teacher_epochs,
             rate=recipe.teacher_rate,
             opinions=None,
+            first=_TEACHER_VIEWS,
             progress=_stage(progress, "teacher"),
         )
         ask = _stage(progress, "teacher's opinions")
@@ -131,6 +136,7 @@ def _train(
     epochs: int,
     rate: float,
     opinions: Tensor | None,  # [views, n, classes]; None: learn from the labels alone
+    first: int = 0,  # number of the first view
     progress: Callable[[int, int], None],
 ) -> None:
     """Trains in place; leaves the network in eval mode."""
@@ -144,10 +150,8 @@ def _train(
         optimizer, rate, total_steps=epochs * steps, pct_start=0.25
     )
     network.train()
-    # A teacher is trained on views of its own: what it thinks of the students' is not rehearsed.
-    count, first = (recipe.views, 0) if opinions is not None else (epochs, 10_000)
     for epoch in range(epochs):
-        number = epoch % count
+        number = epoch if first == _TEACHER_VIEWS else epoch % recipe.views
         seen = view(x, recipe.bend, first + number)
         for chosen in torch.randperm(len(x)).split(recipe.batch)[:steps]:
             batch = seen[chosen]
