@@ -1,0 +1,195 @@
+"""What TensorFlow Lite says: every value of a .tflite model, by tensor index.
+
+TensorFlow Lite Micro's reference kernels (package tflite-micro) are the oracle of int8 and
+float32; legacy uint8, which that does not load, has LiteRT's reference kernels (ai-edge-litert).
+Both packages are optional: without them fieldloop compiles, and compares with nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldloop.errors import FieldloopError
+from fieldloop.frontends.imported import Imported
+from fieldloop.frontends.tflite.file import ModelFile, read_file
+
+Array = npt.NDArray[Any]
+
+# Bytes of arena to try, one after the other: what a model needs is not known before.
+ARENAS = (1 << 20, 8 << 20, 64 << 20, 512 << 20)
+
+
+class _Micro:
+    """TensorFlow Lite Micro with every tensor kept."""
+
+    name = "tflite-micro"
+
+    def __init__(self, model: bytes, *, keep_all: bool) -> None:
+        runtime = _package("tflite_micro", "tflite-micro").runtime
+        config = runtime.InterpreterConfig
+        mode = config.kPreserveAllTensors if keep_all else config.kAllocationRecording
+        self._file = read_file(model)
+        self._interpreter: Any = None
+        message = ""
+        for arena in ARENAS:
+            try:
+                with _quiet_stderr() as said:
+                    self._interpreter = runtime.Interpreter.from_bytes(
+                        model, arena_size=arena, intrepreter_config=mode
+                    )
+                break
+            except RuntimeError as error:
+                message = said() or str(error)
+                if "arena" not in message and "allocat" not in message.lower():
+                    break
+        if self._interpreter is None:
+            raise FieldloopError(f"tflite-micro does not load the model: {message}")
+
+    def run(self, inputs: Sequence[Array]) -> None:
+        for place, value in enumerate(inputs):
+            info = self._file.tensors[self._file.inputs[place]]
+            array = np.ascontiguousarray(value, info.dtype).reshape(info.shape)
+            self._interpreter.set_input(array, place)
+        with _quiet_stderr() as said:
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise FieldloopError(
+                    f"tflite-micro does not run the model: {said() or error}"
+                ) from error
+
+    def outputs(self) -> list[Array]:
+        return [np.array(self._interpreter.get_output(i)) for i in range(len(self._file.outputs))]
+
+    def tensor(self, index: int) -> Array:
+        return np.array(self._interpreter.GetTensor(index, 0)["tensor_data"])
+
+
+class _LiteRt:
+    """LiteRT's reference kernels, no delegates, every tensor kept."""
+
+    name = "ai-edge-litert"
+
+    def __init__(self, model: bytes, *, keep_all: bool) -> None:
+        package = _package("ai_edge_litert.interpreter", "ai-edge-litert")
+        self._file = read_file(model)
+        try:
+            with _quiet_stderr():
+                self._interpreter: Any = package.Interpreter(
+                    model_content=model,
+                    experimental_op_resolver_type=package.OpResolverType.BUILTIN_REF,
+                    experimental_preserve_all_tensors=keep_all,
+                    num_threads=1,
+                )
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise FieldloopError(f"ai-edge-litert does not load the model: {error}") from error
+
+    def run(self, inputs: Sequence[Array]) -> None:
+        for index, value in zip(self._file.inputs, inputs, strict=True):
+            info = self._file.tensors[index]
+            array = np.ascontiguousarray(value, info.dtype).reshape(info.shape)
+            self._interpreter.set_tensor(index, array)
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise FieldloopError(f"ai-edge-litert does not run the model: {error}") from error
+
+    def outputs(self) -> list[Array]:
+        return [np.array(self._interpreter.get_tensor(i)) for i in self._file.outputs]
+
+    def tensor(self, index: int) -> Array:
+        return np.array(self._interpreter.get_tensor(index))
+
+
+def run_tflm(model: bytes, inputs: Sequence[Array]) -> list[Array]:
+    """The outputs of TensorFlow Lite Micro; one array for each input of the model."""
+    oracle = _Micro(model, keep_all=False)
+    oracle.run(inputs)
+    return oracle.outputs()
+
+
+def layers_tflm(model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
+    """What each node makes in TensorFlow Lite Micro, by tensor index; inputs included."""
+    return _layers(_Micro(model, keep_all=True), model, inputs)
+
+
+def run_litert(model: bytes, inputs: Sequence[Array]) -> list[Array]:
+    """The outputs of LiteRT's reference kernels."""
+    oracle = _LiteRt(model, keep_all=False)
+    oracle.run(inputs)
+    return oracle.outputs()
+
+
+def layers_litert(model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
+    """What each node makes in LiteRT's reference kernels, by tensor index."""
+    return _layers(_LiteRt(model, keep_all=True), model, inputs)
+
+
+def _layers(oracle: _Micro | _LiteRt, model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
+    oracle.run(inputs)
+    return {index: oracle.tensor(index) for index in _made(read_file(model))}
+
+
+def _made(file: ModelFile) -> list[int]:
+    made = [i for node in file.nodes for i in node.outputs if i >= 0]
+    return [*file.inputs, *dict.fromkeys(made)]
+
+
+class TfliteOracle:
+    """The right one of the two for a model; values go by their labels in the file."""
+
+    def __init__(self, content: bytes, imported: Imported) -> None:
+        """Raises FieldloopError where the package is missing or does not load the model."""
+        file = read_file(content)
+        self._inputs = [file.tensors[i] for i in file.inputs]
+        wanted = {value.source for value in imported.values.values()}
+        self._wanted = [file.tensors[i] for i in _made(file) if file.tensors[i].label in wanted]
+        self._oracle: _Micro | _LiteRt
+        if any(tensor.dtype == "uint8" for tensor in self._wanted):
+            self._oracle = _LiteRt(content, keep_all=True)
+        else:
+            self._oracle = _Micro(content, keep_all=True)
+        self.name = self._oracle.name
+
+    def run(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Values by label for inputs by label; an input that is not given is zeros."""
+        inputs = [given.get(info.label, np.zeros(info.shape, info.dtype)) for info in self._inputs]
+        self._oracle.run(inputs)
+        return {info.label: self._oracle.tensor(info.index) for info in self._wanted}
+
+
+def _package(module: str, name: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise FieldloopError(f"{name} is needed to compare: pip install {name}") from error
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[Any]:
+    """Catches what C++ prints; the value gives its last line."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        saved = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+
+        def said() -> str:
+            caught.seek(0)
+            lines = caught.read().decode("utf-8", "replace").strip().splitlines()
+            return lines[-1] if lines else ""
+
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

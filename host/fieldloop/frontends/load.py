@@ -1,0 +1,27 @@
+"""A model file becomes a graph, by what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fieldloop.errors import FieldloopError, UsageError
+from fieldloop.frontends.imported import Imported
+
+
+def load_model(path: Path | str, outputs: Sequence[str] = ()) -> Imported:
+    """Reads a .tflite or .onnx file. `outputs`: names of tensors to end at instead of its own."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
+    if data[4:8] == b"TFL3" or path.suffix == ".tflite":
+        from fieldloop.frontends.tflite import read_tflite
+
+        return read_tflite(data, outputs)
+    if path.suffix == ".onnx":
+        from fieldloop.frontends.onnx_frontend import read_onnx
+
+        return read_onnx(data, outputs)
+    raise UsageError(f"{path}: expected a .tflite or .onnx file, got {path.suffix or 'no suffix'}")
