@@ -3,62 +3,64 @@
 from __future__ import annotations
 
 import argparse
-import runpy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import prepare_file, write_file
-from fieldloop.cli.ram import learn_row, learner_bytes
-from fieldloop.errors import DoesNotFitError, FieldloopError, UsageError
+from fieldloop.cli.ram import kernel_row, learn_row, learner_bytes, ram_by_kernels
+from fieldloop.cli.source import SOURCES, add_source_arguments, options_of, source_of
+from fieldloop.errors import DoesNotFitError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
 
-HELP = """Turns a PyTorch network into a model for the device, and tells flash, RAM
-and work to the byte.
+HELP = f"""Turns a network into a model for the device, and tells flash, RAM and work to
+the byte.
 
-SOURCE is `digits`, or a Python file (it is run) that sets
-  model        a torch.nn.Module in float32
-  calibration  samples [n, ...] as the module takes them, without labels
-  labels       optional: a name for each class
-  rehearsal    optional: (samples, class numbers) that travel with the model"""
-EXAMPLE = "fieldloop compile network.py -o network.flm --ram-limit 65536"
+{SOURCES}
+`digits` is the demo's network, trained first."""
+DEFAULT_LEARN = 2
+EXAMPLE = "fieldloop compile network.onnx --calibrate samples.npz -o network.flm"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="digits, or a Python file")
+    parser.add_argument("source", metavar="SOURCE", help="a network file, or digits")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.flm", help="the model to write")
     parser.add_argument(
         "--learn",
         type=int,
-        default=2,
         metavar="N",
-        help="layers that can be trained in the field, from the output (default: 2; 0: none)",
+        help="layers that can be trained in the field, counted from the output (default: 2 where "
+        "there are samples to calibrate with, else none)",
     )
     parser.add_argument("--flash-limit", type=int, metavar="BYTES", help="fail when larger")
     parser.add_argument("--ram-limit", type=int, metavar="BYTES", help="fail when larger")
+    add_source_arguments(parser)
     add_digit_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     prepare_file(args.output)
     console.stage(f"compile {args.source}")
-    compiled = _digits(args, console) if args.source == "digits" else _file(args)
+    compiled = _digits(args, console) if args.source == "digits" else _network(args)
     report = compiled.report
     learner = _learner_bytes(compiled, args.ram_limit)
+    by_kernels = ram_by_kernels(compiled.image)
     if args.output is not None:
         write_file(args.output, compiled.image)
     data = {
         "model": None if args.output is None else str(args.output),
         **asdict(report),
+        "ram_bytes": report.ram_infer_bytes,
+        "ram_bytes_by_kernels": by_kernels,
         "ram_learner_bytes": learner,
     }
     rows = [
         ("flash", f"{report.flash_bytes} bytes"),
-        ("RAM to infer", f"{report.ram_infer_bytes} bytes"),
+        ("RAM to infer", f"{report.ram_infer_bytes} bytes{kernel_row(by_kernels)}"),
         ("work", f"{report.macs} multiply-accumulates"),
     ]
     if report.ram_learn_bytes is not None:
@@ -104,32 +106,17 @@ def _digits(args: argparse.Namespace, console: Console) -> Compiled:
     ).compiled
 
 
-def _file(args: argparse.Namespace) -> Compiled:
-    from fieldloop import api
+def _network(args: argparse.Namespace) -> Compiled:
+    from fieldloop.sources import compile_source
 
-    names = _run_source(Path(args.source))
-    for name in ("model", "calibration"):
-        if name not in names:
-            raise UsageError(f"{args.source} sets no `{name}`; see fieldloop compile --help")
-    return api.compile(
-        names["model"],
-        names["calibration"],
-        labels=names.get("labels", ()),
-        rehearsal=names.get("rehearsal"),
-        learn=args.learn,
+    source = source_of(args)
+    learn = args.learn
+    if learn is None:
+        learn = DEFAULT_LEARN if source.calibration is not None else 0
+    return compile_source(
+        source,
+        learn=learn or None,
+        options=options_of(args),
         flash_limit=args.flash_limit,
         ram_limit=args.ram_limit,
     )
-
-
-def _run_source(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected `digits` or a Python file")
-    try:
-        return runpy.run_path(str(path))
-    except FieldloopError:
-        raise
-    except Exception as error:
-        raise FieldloopError(
-            f"{path} failed: {type(error).__name__}: {error}; python {path} shows where"
-        ) from error

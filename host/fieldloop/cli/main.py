@@ -30,10 +30,12 @@ VERBS = {
     "devices": "list simulated boards and serial ports",
     "info": "tell about a model file, or about a device and its model",
     "train": "train a reference network and write its model",
-    "compile": "turn a PyTorch network into a model, and tell what it will cost",
+    "compile": "turn a PyTorch, TFLite or ONNX network into a model, and tell what it will cost",
+    "check": "compare a model with its source's runtime, between kernels and with a board",
     "push": "send a model to a device and activate it",
     "run": "predict samples, on a device or on this machine",
     "learn": "teach a model labelled samples, on a device or on this machine",
+    "bench": "count executed instructions of a model or of single kernels on a simulated board",
     "pull": "fetch what a device has learned, or its model",
     "doctor": "check this machine, and say what to do next",
 }
