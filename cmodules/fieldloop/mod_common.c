@@ -94,6 +94,9 @@ mp_obj_t fl_mp_view(mp_obj_t source, size_t from, size_t n) {
 }
 
 mp_obj_t fl_mp_view_block(const void *base, size_t from, size_t n) {
+    if (from >= (1ULL << MP_OBJ_ARRAY_FREE_SIZE_BITS)) {
+        mp_raise_msg(&mp_type_OverflowError, MP_ERROR_TEXT("too far into the arena for a view"));
+    }
     mp_obj_t view = mp_obj_new_memoryview('B', n, (void *)(uintptr_t)base);
     // The collector knows a block by its start only, so the view points there and keeps the distance apart.
     ((mp_obj_array_t *)MP_OBJ_TO_PTR(view))->free = from;

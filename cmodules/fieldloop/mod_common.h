@@ -66,6 +66,7 @@ typedef struct {
     mp_obj_t learner; // whose weights the model runs with; MP_OBJ_NULL: the image's own
     fl_model_t m;     // m.image == NULL: closed
     uint32_t crc;     // of the image, as its header said when it was checked
+    bool viewed;      // somebody was given a view into the arena
 } fl_mp_model_t;
 
 extern const mp_obj_type_t fl_mp_type_model;

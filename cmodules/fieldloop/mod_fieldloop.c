@@ -3,6 +3,7 @@
 
 #include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_link.h"
+#include "fieldloop/fl_random.h"
 #include "fieldloop/fl_sha256.h"
 
 // check(image) -> 0, or minus an errno-valued error: -74 damaged or foreign, -95 too new, -1001 misaligned.
@@ -44,6 +45,16 @@ static mp_obj_t module_sha256(mp_obj_t data_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(module_sha256_obj, module_sha256);
 
+// random_fill(buffer, seed): the bytes that a host makes of the same seed. Allocates nothing.
+static mp_obj_t module_random_fill(mp_obj_t buffer_in, mp_obj_t seed_in) {
+    uint32_t seed = (uint32_t)mp_obj_get_int_truncated(seed_in);
+    mp_buffer_info_t buffer;
+    fl_mp_get_buffer(buffer_in, &buffer, MP_BUFFER_WRITE, "buffer");
+    fl_random_fill(buffer.buf, buffer.len, seed);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(module_random_fill_obj, module_random_fill);
+
 static const mp_rom_obj_tuple_t version_obj = {
     {&mp_type_tuple}, 3, {MP_ROM_INT(0), MP_ROM_INT(1), MP_ROM_INT(0)}
 };
@@ -58,6 +69,7 @@ static const mp_rom_map_elem_t module_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_check), MP_ROM_PTR(&module_check_obj) },
     { MP_ROM_QSTR(MP_QSTR_crc32), MP_ROM_PTR(&module_crc32_obj) },
     { MP_ROM_QSTR(MP_QSTR_sha256), MP_ROM_PTR(&module_sha256_obj) },
+    { MP_ROM_QSTR(MP_QSTR_random_fill), MP_ROM_PTR(&module_random_fill_obj) },
     { MP_ROM_QSTR(MP_QSTR_version), MP_ROM_PTR(&version_obj) },
     { MP_ROM_QSTR(MP_QSTR_protocol), MP_ROM_INT(FL_LINK_PROTO) },
 };

@@ -1,9 +1,8 @@
 // _fieldloop.Model: an image executed in place, with an arena on MicroPython's heap.
 #include <string.h>
 
-#include "mod_common.h"
+#include "mod_tensor.h"
 
-#include "py/binary.h"
 #include "py/objstr.h"
 
 #include "fieldloop/fl_quantize.h"
@@ -45,8 +44,11 @@ void fl_mp_model_bind(fl_mp_model_t *self, uint32_t plan_kind) {
     // The old arena goes first: a small heap has no room for both.
     size_t old_bytes = self->m.arena_bytes;
     if (self->m.arena != NULL) {
-        m_del(uint8_t, self->m.arena, old_bytes);
+        if (!self->viewed) { // else a view may still read it: the collector decides
+            m_del(uint8_t, self->m.arena, old_bytes);
+        }
         self->m.arena = NULL;
+        self->viewed = false;
     }
     int error = FL_ENOMEM;
     uint8_t *arena = m_malloc_maybe(bytes);
@@ -74,6 +76,7 @@ static mp_obj_t model_make_new(const mp_obj_type_t *type, size_t n_args, size_t 
     fl_mp_model_t *self = mp_obj_malloc_with_finaliser(fl_mp_model_t, type);
     self->source = args[0];
     self->learner = MP_OBJ_NULL;
+    self->viewed = false;
     memset(&self->m, 0, sizeof(self->m));
     int error = fl_model_open(&self->m, image.buf, image.len);
     if (error != FL_OK) {
@@ -104,69 +107,84 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(model_exit_obj, 4, 4, model_exit);
 
 // ---- running
 
-static bool is_float_array(mp_obj_t object, mp_buffer_info_t *buffer, mp_uint_t flags) {
-    return !mp_obj_is_str(object) && mp_get_buffer(object, buffer, flags) && (buffer->typecode & 0x7f) == 'f';
-}
-
-static void check_elements(const mp_buffer_info_t *buffer, size_t elements, const char *name) {
-    if (buffer->len != elements * sizeof(float)) {
-        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s: expected %u floats, got %u"), name,
-            (unsigned)elements, (unsigned)(buffer->len / sizeof(float)));
-    }
-}
-
-// x becomes int8: copied as it is, or quantised by the model's input scale when it holds floats.
-static void take_input(const fl_tensor_t *info, mp_obj_t x, int8_t *place) {
-    mp_buffer_info_t buffer;
-    if (is_float_array(x, &buffer, MP_BUFFER_READ)) {
-        check_elements(&buffer, info->bytes, "x");
-        fl_quantize(info, buffer.buf, place, info->bytes);
-        return;
-    }
-    fl_mp_get_bytes(x, &buffer, MP_BUFFER_READ, info->bytes, "x");
-    memcpy(place, buffer.buf, info->bytes);
-}
-
-// predict(x, out=None) -> class: runs the model on one sample. Allocates nothing.
-static mp_obj_t model_predict(size_t n_args, const mp_obj_t *args) {
-    fl_mp_model_t *self = fl_mp_get_model(args[0]);
-    if (self->m.input_count != 1 || self->m.output_count != 1) {
-        mp_raise_ValueError(MP_ERROR_TEXT("predict needs a model with one input and one output"));
-    }
-    const fl_tensor_t *y = fl_model_output_info(&self->m, 0);
-    mp_buffer_info_t out = {0};
-    if (n_args > 2 && args[2] != mp_const_none) { // checked before the run: a bad call changes nothing
-        if (is_float_array(args[2], &out, MP_BUFFER_WRITE)) {
-            check_elements(&out, y->bytes, "out");
-        } else {
-            fl_mp_get_bytes(args[2], &out, MP_BUFFER_WRITE, y->bytes, "out");
+// The buffers of `count` inputs or outputs: one object, or a tuple or list of them.
+static mp_obj_t *each(mp_obj_t *given, size_t count, const char *name) {
+    if (!mp_obj_is_type(*given, &mp_type_tuple) && !mp_obj_is_type(*given, &mp_type_list)) {
+        if (count != 1) {
+            mp_raise_msg_varg(&mp_type_TypeError, MP_ERROR_TEXT("%s: expected a tuple of %u buffers, got %s"), name,
+                (unsigned)count, mp_obj_get_type_str(*given));
         }
+        return given;
     }
-    take_input(fl_model_input_info(&self->m, 0), args[1], fl_model_input(&self->m, 0));
-    int error = fl_model_run(&self->m);
+    size_t n;
+    mp_obj_t *items;
+    mp_obj_get_array(*given, &n, &items);
+    if (n != count) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s: expected %u buffers, got %u"), name,
+            (unsigned)count, (unsigned)n);
+    }
+    return items;
+}
+
+static void run_ops(fl_mp_model_t *self, uint32_t first, uint32_t end) {
+    int error = fl_model_run_ops(&self->m, first, end);
     if (error != FL_OK) {
         fl_mp_raise(error, MP_ERROR_TEXT("the model did not run; open it again"));
     }
-    const int8_t *scores = fl_model_output(&self->m, 0);
-    if (out.buf != NULL) {
-        if ((out.typecode & 0x7f) == 'f') {
-            fl_dequantize(y, scores, out.buf, y->bytes);
-        } else {
-            memcpy(out.buf, scores, y->bytes);
-        }
+}
+
+// predict(x, out=None) -> class: runs the model on one sample; several inputs or outputs are tuples or lists. The class
+// is the place of the first output's highest score. Allocates nothing.
+static mp_obj_t model_predict(size_t n_args, const mp_obj_t *args) {
+    fl_mp_model_t *self = fl_mp_get_model(args[0]);
+    const fl_model_t *m = &self->m;
+    mp_obj_t one_x = args[1], one_out = n_args > 2 ? args[2] : mp_const_none;
+    mp_obj_t *x = each(&one_x, m->input_count, "x");
+    mp_obj_t *out = one_out == mp_const_none ? NULL : each(&one_out, m->output_count, "out");
+    // all are checked before the run: a bad call changes nothing
+    for (uint32_t i = 0; i < m->input_count; ++i) {
+        fl_mp_check_tensor(x[i], fl_model_input_info(m, i), MP_BUFFER_READ, "x");
     }
-    return MP_OBJ_NEW_SMALL_INT(fl_argmax(scores, y->bytes));
+    for (uint32_t i = 0; out != NULL && i < m->output_count; ++i) {
+        fl_mp_check_tensor(out[i], fl_model_output_info(m, i), MP_BUFFER_WRITE, "out");
+    }
+    for (uint32_t i = 0; i < m->input_count; ++i) {
+        fl_mp_take_tensor(x[i], fl_model_input_info(m, i), fl_model_input(m, i));
+    }
+    run_ops(self, 0, m->op_count);
+    mp_obj_t best = MP_OBJ_NEW_SMALL_INT(fl_argmax(fl_model_output_info(m, 0), fl_model_output(m, 0)));
+    for (uint32_t i = 0; out != NULL && i < m->output_count; ++i) {
+        fl_mp_give_tensor(out[i], fl_model_output_info(m, i), fl_model_output(m, i));
+    }
+    return best;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(model_predict_obj, 2, 3, model_predict);
+
+// run_ops(first, end): runs these operators on what lies in the arena. Allocates nothing.
+static mp_obj_t model_run_ops(mp_obj_t self_in, mp_obj_t first_in, mp_obj_t end_in) {
+    mp_int_t first = mp_obj_get_int(first_in), end = mp_obj_get_int(end_in);
+    fl_mp_model_t *self = fl_mp_get_model(self_in);
+    if (first < 0 || end < first || (mp_uint_t)end > self->m.op_count) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("operators: expected 0 <= first <= end <= %u, got %d, %d"),
+            (unsigned)self->m.op_count, (int)first, (int)end);
+    }
+    run_ops(self, (uint32_t)first, (uint32_t)end);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_3(model_run_ops_obj, model_run_ops);
 
 // quantize(x, out): the int8 sample of floats, as predict() would see it.
 static mp_obj_t model_quantize(mp_obj_t self_in, mp_obj_t x, mp_obj_t out_in) {
     const fl_tensor_t *info = fl_model_input_info(&fl_mp_get_model(self_in)->m, 0);
     mp_buffer_info_t in, out;
-    if (!is_float_array(x, &in, MP_BUFFER_READ)) {
+    if (info->dtype != FL_I8) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("quantize: expected a model of int8 input, got %s"),
+            fl_mp_dtype_name(info));
+    }
+    if (mp_obj_is_str(x) || !mp_get_buffer(x, &in, MP_BUFFER_READ) || (in.typecode & 0x7f) != 'f') {
         mp_raise_TypeError(MP_ERROR_TEXT("x: expected array('f')"));
     }
-    check_elements(&in, info->bytes, "x");
+    fl_mp_check_tensor(x, info, MP_BUFFER_READ, "x");
     fl_mp_get_bytes(out_in, &out, MP_BUFFER_WRITE, info->bytes, "out");
     fl_quantize(info, in.buf, out.buf, info->bytes);
     return out_in;
@@ -191,15 +209,6 @@ static mp_obj_t model_touched(mp_obj_t self_in, mp_obj_t pattern) {
 static MP_DEFINE_CONST_FUN_OBJ_2(model_touched_obj, model_touched);
 
 // ---- what the image says
-
-static mp_obj_t shape_of(const fl_tensor_t *t) {
-    mp_obj_t items[4];
-    size_t n = t->ndim < 4 ? t->ndim : 4;
-    for (size_t i = 0; i < n; ++i) {
-        items[i] = mp_obj_new_int(t->shape[i]);
-    }
-    return mp_obj_new_tuple(n, items);
-}
 
 static mp_obj_t labels_of(const fl_model_t *m) {
     uint32_t cursor = 0, bytes, count;
@@ -266,6 +275,14 @@ static mp_obj_t macs_of(const fl_model_t *m) {
     return mp_obj_new_int_from_ull(macs);
 }
 
+static mp_obj_t numbers_of(const uint16_t *tensors, size_t n) {
+    mp_obj_tuple_t *tuple = MP_OBJ_TO_PTR(mp_obj_new_tuple(n, NULL));
+    for (size_t i = 0; i < n; ++i) {
+        tuple->items[i] = MP_OBJ_NEW_SMALL_INT(tensors[i]);
+    }
+    return MP_OBJ_FROM_PTR(tuple);
+}
+
 static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
     fl_mp_model_t *self = MP_OBJ_TO_PTR(self_in);
     if (dest[0] != MP_OBJ_NULL) {
@@ -279,8 +296,8 @@ static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
     mp_obj_t value = MP_OBJ_NULL;
     switch (attr) {
         case MP_QSTR_closed: value = mp_obj_new_bool(!open); break;
-        case MP_QSTR_input_shape: value = open ? shape_of(x) : mp_const_none; break;
-        case MP_QSTR_output_shape: value = open ? shape_of(y) : mp_const_none; break;
+        case MP_QSTR_input_shape: value = open ? fl_mp_shape_of(x) : mp_const_none; break;
+        case MP_QSTR_output_shape: value = open ? fl_mp_shape_of(y) : mp_const_none; break;
         case MP_QSTR_input_bytes: value = mp_obj_new_int_from_uint(open ? x->bytes : 0); break;
         case MP_QSTR_output_bytes: value = mp_obj_new_int_from_uint(open ? y->bytes : 0); break;
         case MP_QSTR_input_scale: value = open ? mp_obj_new_float((mp_float_t)x->scale) : mp_const_none; break;
@@ -292,6 +309,12 @@ static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
         case MP_QSTR_uid:
             value = open ? mp_obj_new_bytes(header->uid, sizeof(header->uid)) : mp_const_none;
             break;
+        case MP_QSTR_op_count: value = mp_obj_new_int_from_uint(open ? m->op_count : 0); break;
+        case MP_QSTR_tensor_count: value = mp_obj_new_int_from_uint(open ? m->tensor_count : 0); break;
+        case MP_QSTR_inputs: value = open ? numbers_of(m->io, m->input_count) : mp_const_empty_tuple; break;
+        case MP_QSTR_outputs:
+            value = open ? numbers_of(m->io + m->input_count, m->output_count) : mp_const_empty_tuple;
+            break;
         case MP_QSTR_labels: value = open ? labels_of(m) : mp_const_empty_tuple; break;
         case MP_QSTR_macs: value = open ? macs_of(m) : MP_OBJ_NEW_SMALL_INT(0); break;
         case MP_QSTR_samples: value = mp_obj_new_int_from_uint(open ? samples_of(m) : 0); break;
@@ -301,9 +324,14 @@ static void model_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
     dest[0] = value;
 }
 
-static void print_shape(const mp_print_t *print, const fl_tensor_t *t) {
-    for (size_t i = 0; i < t->ndim && i < 4; ++i) {
-        mp_printf(print, i == 0 ? "%d" : "x%d", (int)t->shape[i]);
+// "1x8x8x1 int8, 4 float32"
+static void print_tensors(const mp_print_t *print, const fl_model_t *m, const uint16_t *tensors, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        const fl_tensor_t *t = &m->tensors[tensors[i]];
+        for (size_t k = 0; k < t->ndim && k < 4; ++k) {
+            mp_printf(print, k > 0 ? "x%d" : i > 0 ? ", %d" : "%d", (int)t->shape[k]);
+        }
+        mp_printf(print, " %s", fl_mp_dtype_name(t));
     }
 }
 
@@ -316,16 +344,23 @@ static void model_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind
     }
     const fl_image_header_t *header = header_of(self);
     mp_print_str(print, "Model(");
-    print_shape(print, fl_model_input_info(&self->m, 0));
-    mp_print_str(print, " int8 -> ");
-    print_shape(print, fl_model_output_info(&self->m, 0));
-    mp_printf(print, " int8, %u operators, image %u bytes, arena %u bytes%s)", (unsigned)self->m.op_count,
+    print_tensors(print, &self->m, self->m.io, self->m.input_count);
+    mp_print_str(print, " -> ");
+    print_tensors(print, &self->m, self->m.io + self->m.input_count, self->m.output_count);
+    mp_printf(print, ", %u operators, image %u bytes, arena %u bytes%s)", (unsigned)self->m.op_count,
         (unsigned)header->total_bytes, (unsigned)self->m.arena_bytes,
         self->learner == MP_OBJ_NULL ? "" : ", learning");
 }
 
 static const mp_rom_map_elem_t model_locals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_predict), MP_ROM_PTR(&model_predict_obj) },
+    { MP_ROM_QSTR(MP_QSTR_run_ops), MP_ROM_PTR(&model_run_ops_obj) },
+    { MP_ROM_QSTR(MP_QSTR_input), MP_ROM_PTR(&fl_mp_model_input_obj) },
+    { MP_ROM_QSTR(MP_QSTR_output), MP_ROM_PTR(&fl_mp_model_output_obj) },
+    { MP_ROM_QSTR(MP_QSTR_set_input), MP_ROM_PTR(&fl_mp_model_set_input_obj) },
+    { MP_ROM_QSTR(MP_QSTR_tensor), MP_ROM_PTR(&fl_mp_model_tensor_obj) },
+    { MP_ROM_QSTR(MP_QSTR_tensor_info), MP_ROM_PTR(&fl_mp_model_tensor_info_obj) },
+    { MP_ROM_QSTR(MP_QSTR_op), MP_ROM_PTR(&fl_mp_model_op_obj) },
     { MP_ROM_QSTR(MP_QSTR_quantize), MP_ROM_PTR(&model_quantize_obj) },
     { MP_ROM_QSTR(MP_QSTR_sample), MP_ROM_PTR(&model_sample_obj) },
     { MP_ROM_QSTR(MP_QSTR_paint), MP_ROM_PTR(&model_paint_obj) },

@@ -13,6 +13,8 @@ def check(image: Buffer) -> int:
 
 def crc32(data: Buffer, crc: int = 0) -> int: ...
 def sha256(data: Buffer | Iterable[Buffer]) -> bytes: ...
+def random_fill(buffer: bytearray | memoryview, seed: int) -> None:
+    """Bytes that a host makes of the same seed: inputs to compare with."""
 
 class Model:
     """An image executed in place; keeps the image's buffer and an arena on the heap."""
@@ -29,14 +31,43 @@ class Model:
     image_bytes: int
     arena_bytes: int
     uid: bytes
+    op_count: int
+    tensor_count: int
+    inputs: tuple[int, ...]  # their tensors
+    outputs: tuple[int, ...]
     labels: tuple[str, ...]
     macs: int
     samples: int
     trainable: int
 
     def __init__(self, image: Buffer) -> None: ...
-    def predict(self, x: Buffer, out: Buffer | None = None) -> int:
-        """Class of the highest score. x: int8 or array('f'); out gets scores of its own kind."""
+    def predict(self, x: Any, out: Any = None) -> int:
+        """Class of the (first output's) highest score.
+
+        x: an array of the input's type ('b', 'i', 'f'), its raw bytes, or for int8 the real
+        numbers as array('f'). out gets scores, of its own kind. A tuple or list for several.
+        """
+
+    def run_ops(self, first: int, end: int) -> None:
+        """Runs operators first to end - 1 on what lies in the arena."""
+
+    def input(self, i: int) -> memoryview:
+        """The bytes of an input, to be written before each run: a run may use their place."""
+
+    def set_input(self, i: int, x: Any) -> None:
+        """Copies x, as predict takes it, into input i."""
+
+    def output(self, i: int) -> memoryview:
+        """The bytes of an output."""
+
+    def tensor(self, t: int) -> memoryview:
+        """The bytes of any tensor; what an operator made is there until its place is used."""
+
+    def tensor_info(self, t: int) -> tuple[str, tuple[int, ...], float, int]:
+        """(typecode, shape, scale, zero point); scale 0.0: none, or one a channel."""
+
+    def op(self, i: int) -> tuple[int, tuple[int, ...], int, int]:
+        """(opcode, input tensors, output tensor, multiply-accumulates)."""
 
     def quantize(self, x: Any, out: bytearray) -> bytearray:
         """The int8 sample of array('f') x."""

@@ -1,5 +1,7 @@
 #include "fieldloop/fl_quantize.h"
 
+#include "core/image.h"
+
 // One real value. The division is in double precision on every machine, so that a quotient beside a tie is
 // not rounded into it; it runs once an input element, not in a kernel.
 static int8_t quantize_one(float x, float scale, int32_t zero_point) {
@@ -35,12 +37,17 @@ void fl_dequantize(const fl_tensor_t *t, const int8_t *q, float *x, size_t n) {
     }
 }
 
-size_t fl_argmax(const int8_t *scores, size_t n) {
+size_t fl_argmax(const fl_tensor_t *t, const void *scores) {
+    const int8_t *q = scores;
+    const int32_t *whole = scores;
+    const float *real = scores;
+    const size_t n = fl_elements(t);
     size_t best = 0;
     for (size_t i = 1; i < n; ++i) {
-        if (scores[i] > scores[best]) {
-            best = i;
-        }
+        const int above = t->dtype == FL_I8    ? q[i] > q[best]
+                          : t->dtype == FL_F32 ? real[i] > real[best]
+                                               : whole[i] > whole[best];
+        best = above ? i : best;
     }
     return best;
 }

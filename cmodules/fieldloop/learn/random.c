@@ -1,27 +1,18 @@
 // Random numbers without a state: a 32-bit integer mixer over (seed, step, stream, index). Whoever knows the four numbers
 // knows the bits, so host and board round alike, in any order of evaluation.
 #include "fieldloop/fl_backward.h"
+#include "fieldloop/fl_random.h"
 
 #define GOLDEN 0x9e3779b9u  // 2^32 / golden ratio: spreads neighbouring indices
 
-// A bijection on 32 bits with near-ideal avalanche ("lowbias32", Chris Wellons, public domain).
-static uint32_t mix(uint32_t x) {
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x *= 0x846ca68bu;
-    x ^= x >> 16;
-    return x;
-}
-
 uint32_t fl_random_key(uint32_t seed, uint32_t step, uint32_t stream) {
-    uint32_t key = mix(seed + GOLDEN);
-    key = mix(key ^ (step * GOLDEN));
-    return mix(key ^ (stream + GOLDEN));
+    uint32_t key = fl_mix(seed + GOLDEN);
+    key = fl_mix(key ^ (step * GOLDEN));
+    return fl_mix(key ^ (stream + GOLDEN));
 }
 
 uint32_t fl_random(uint32_t key, uint32_t index) {
-    return mix(key + index * GOLDEN);
+    return fl_mix(key + index * GOLDEN);
 }
 
 uint32_t fl_random_below(uint32_t bits, uint32_t n) {

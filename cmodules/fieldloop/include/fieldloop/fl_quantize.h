@@ -17,7 +17,7 @@ void fl_quantize(const fl_tensor_t *t, const float *x, int8_t *q, size_t n);
 // x[n] from q[n].
 void fl_dequantize(const fl_tensor_t *t, const int8_t *q, float *x, size_t n);
 
-// Index of the largest of n > 0 scores; of equal ones the first.
-size_t fl_argmax(const int8_t *scores, size_t n);
+// Index of the largest score of tensor `t`, whatever its dtype; of equal ones the first.
+size_t fl_argmax(const fl_tensor_t *t, const void *scores);
 
 #endif
