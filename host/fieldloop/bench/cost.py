@@ -114,28 +114,6 @@ def _model_cost(
     )
 
 
-def table_rows(cost: ModelCost) -> list[tuple[str, ...]]:
-    """Layers and a total, as text; the header first."""
-    rows: list[tuple[str, ...]] = [
-        ("layer", "kind", "output", "MACs", "instructions", "per MAC", "share")
-    ]
-    for layer in cost.layers:
-        rows.append(
-            (
-                layer.name,
-                layer.kind,
-                "x".join(map(str, layer.shape)),
-                f"{layer.macs}",
-                f"{layer.instructions}",
-                "" if layer.per_mac is None else f"{layer.per_mac:.2f}",
-                f"{100 * layer.instructions / max(cost.instructions, 1):.1f} %",
-            )
-        )
-    per_mac = "" if cost.per_mac is None else f"{cost.per_mac:.2f}"
-    rows.append(("total", "", "", f"{cost.macs}", f"{cost.instructions}", per_mac, "100.0 %"))
-    return rows
-
-
 def csv_rows(costs: Sequence[ModelCost]) -> list[Mapping[str, object]]:
     """One record a layer and one a model, whose layer is `total`."""
     records: list[Mapping[str, object]] = []

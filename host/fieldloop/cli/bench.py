@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldloop.cli.console import Console, Output, table
+from fieldloop.cli.console import Console, Output, short, table
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.source import add_source_arguments, compiled_source
 from fieldloop.errors import UsageError
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
-    from fieldloop.bench.cost import csv_rows, measure, table_rows
+    from fieldloop.bench.cost import csv_rows, measure
 
     if (args.source is None) == (args.what == "model"):
         raise UsageError("bench model takes a SOURCE, bench kernels takes none")
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         return Output(data, _kernels_text(costs))
     blocks = [
         f"{cost.model} on {cost.board}: RAM {cost.ram_bytes} bytes ({cost.activation_bytes} of "
-        f"them activations), flash {cost.flash_bytes} bytes\n{table(table_rows(cost))}"
+        f"them activations), flash {cost.flash_bytes} bytes\n{table(_rows(cost))}"
         for cost in costs
     ]
     return Output(data, "\n\n".join(blocks))
@@ -116,3 +116,25 @@ def _csv(records: list) -> bytes:  # type: ignore[type-arg]
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue().encode()
+
+
+def _rows(cost: ModelCost) -> list[tuple[str, ...]]:
+    """Layers and a total, as text; the header first."""
+    rows: list[tuple[str, ...]] = [
+        ("layer", "kind", "output", "MACs", "instructions", "per MAC", "share")
+    ]
+    for layer in cost.layers:
+        rows.append(
+            (
+                short(layer.name),
+                layer.kind,
+                "x".join(map(str, layer.shape)),
+                f"{layer.macs}",
+                f"{layer.instructions}",
+                "" if layer.per_mac is None else f"{layer.per_mac:.2f}",
+                f"{100 * layer.instructions / max(cost.instructions, 1):.1f} %",
+            )
+        )
+    per_mac = "" if cost.per_mac is None else f"{cost.per_mac:.2f}"
+    rows.append(("total", "", "", f"{cost.macs}", f"{cost.instructions}", per_mac, "100.0 %"))
+    return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldloop.cli import samples
-from fieldloop.cli.console import Console, Output, table
+from fieldloop.cli.console import Console, Output, short, table
 from fieldloop.cli.files import file_bytes
 from fieldloop.cli.source import (
     SOURCES,
@@ -139,7 +139,7 @@ def _text(report: CheckReport) -> str:
     for layer in report.layers:
         layers.append(
             (
-                layer.name,
+                short(layer.name),
                 layer.kind,
                 "x".join(map(str, layer.shape)),
                 str(layer.macs),

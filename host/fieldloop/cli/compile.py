@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldloop.cli.console import Console, Output, table
+from fieldloop.cli.console import Console, Output, short, table
 from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.ram import kernel_row, learn_row, learner_bytes, ram_by_kernels
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     layers: list[tuple[str, ...]] = [("layer", "output", "MACs", "weights", "learns")]
     layers += [
         (
-            layer.name,
+            short(layer.name),
             "x".join(map(str, layer.output_shape)),
             str(layer.macs),
             f"{layer.weight_bytes} B",

@@ -98,3 +98,9 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 def plural(count: int, noun: str) -> str:
     """1 sample, 2 samples."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def short(name: str, width: int = 32) -> str:
+    """A layer's name for a table: TFLite joins those of all that it fused, with semicolons."""
+    last = name.rpartition(";")[2]
+    return last if len(last) <= width else "..." + last[3 - width :]
