@@ -2,6 +2,7 @@
 // RAM of any board.
 #include "columns_dsp.h"
 #include "fieldloop/fl_kernels.h"
+#include "four_dsp.h"
 
 uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
     if (variant == FL_KERNELS_DSP) {
@@ -13,9 +14,9 @@ uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, cons
 }
 
 uint32_t fl_depthwise_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
-    (void)variant;
-    (void)p;
-    (void)d;
+    if (variant == FL_KERNELS_DSP) {
+        return fl_depthwise_is_four(p, d) ? 8 * (uint32_t)(p->kernel_h * p->kernel_w) : 0;
+    }
     return 0;
 }
 

@@ -1,0 +1,164 @@
+// Depthwise convolution with the DSP extension: four channels at a time, whose weights are widened once for all pixels.
+//
+// The output map falls into rectangles of pixels that see the same taps: with a 3x3 kernel and a border of one, nine of
+// them. Each is one call of the inner loop.
+#include "finish_dsp.h"
+#include "four_dsp.h"
+#include "kernels/variants.h"
+#include "taps.h"
+
+#if FL_KERNELS == 1
+
+// Output positions from..end-1 along an axis see the same taps.
+typedef struct {
+    int32_t from, end;
+    fl_taps_t taps;  // of `from`
+} span_t;
+
+// The span that begins at `from`: all positions whose taps all lie on the map, else one.
+static span_t span_from(int32_t from, int32_t count, int32_t stride, int32_t pad, int32_t dilation, int32_t kernel,
+                        int32_t size) {
+    span_t s = {from, from + 1, fl_taps(from, stride, pad, dilation, kernel, size)};
+    if (s.taps.first == 0 && s.taps.end == kernel) {
+        const int32_t end = (size - 1 - (kernel - 1) * dilation + pad) / stride + 1;
+        s.end = end < count ? end : count;
+    }
+    return s;
+}
+
+// A rectangle of output pixels, for any channels: offsets and steps in bytes.
+typedef struct {
+    int32_t out, width, lines;
+    int32_t x, x_delta;
+    int32_t w, w_end;
+    int32_t taps, x_skip, w_skip;
+    uintptr_t nine;
+} rectangle_t;
+
+enum { RECTANGLES = 9 };  // worked out at a time
+
+// Steps of the input from one tap to the next and from one row of taps to the next; wrapped where never taken.
+typedef struct {
+    int32_t tap, row;
+} steps_t;
+
+static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, steps_t step, const span_t *ys,
+                             const span_t *xs) {
+    const fl_taps_t ty = ys->taps, tx = xs->taps;
+    const int32_t rows = ty.end - ty.first, taps = tx.end - tx.first;
+    rectangle_t r = {
+        .out = (ys->from * d->out_w + xs->from) * d->out_c,
+        .width = (xs->end - xs->from) * d->out_c,
+        .lines = ys->end - ys->from,
+    };
+    if (rows <= 0 || taps <= 0) {
+        return r;  // nothing is seen but padding
+    }
+    r.x = ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
+    r.w = 8 * (ty.first * p->kernel_w + tx.first);
+    r.w_end = r.w + 8 * rows * p->kernel_w;
+    r.w_skip = 8 * (p->kernel_w - taps);
+    r.taps = taps;
+    r.nine = rows == 3 && taps == 3 && p->kernel_w == 3;
+    // wrapping: what lies beyond the last row or tap is no address
+    r.x_skip = (int32_t)((uint32_t)step.row - (uint32_t)(taps - 1) * (uint32_t)step.tap);
+    r.x_delta = (int32_t)((uint32_t)(p->stride_w * d->in_c) - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
+    return r;
+}
+
+// Weights and scales of channels c to c + 3.
+static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t channels, int32_t taps, const int8_t *w,
+                          const int32_t *b, uint32_t *scratch) {
+    s->special = fl_is_clamped(q) ? FL_FOUR_CLAMPED : 0;
+    if (q->flags & FL_OP_SINGLE_ROUNDING) {
+        s->special |= FL_FOUR_REST;
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        const fl_scale_t scale = fl_scale_of(&q->requant[(uint32_t)(c + i) * q->requant_stride]);
+        s->bias[i] = b ? (uint32_t)b[c + i] : 0;
+        s->multiplier[i] = scale.multiplier;
+        s->down[i] = scale.down;
+        if ((uint32_t)scale.down >= FL_NEAR) {
+            s->special |= FL_FOUR_REST;
+        }
+    }
+    s->channel = c;
+    w += c;
+    for (int32_t t = 0; t < taps; t++) {
+        const uint32_t word = fl_word(w);
+        scratch[0] = fl_sxtb16(word);
+        scratch[1] = fl_sxtb16_odd(word);
+        scratch += 2;
+        w += channels;
+    }
+}
+
+static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t count, const fl_conv_params_t *p,
+                         const fl_map_dims_t *d, const int8_t *x, const int8_t *w, const int32_t *b, uint32_t *scratch,
+                         int8_t *out) {
+    const int32_t channels = d->out_c;
+    for (int32_t from = 0; from < channels; from += 4) {
+        // the last four may overlap those before them, and make the same bytes again
+        const int32_t c = from + 4 <= channels ? from : channels - 4;
+        load_channels(s, s->q, c, channels, p->kernel_h * p->kernel_w, w, b, scratch);
+        for (const rectangle_t *r = rectangles; r != rectangles + count; r++) {
+            s->out = out + r->out + c;
+            s->out_first = s->out;
+            s->out_end = s->out + r->width;
+            s->lines = r->lines;
+            s->x_first = x + r->x + c;
+            s->x_delta = r->x_delta;
+            s->w = scratch + r->w / 4;
+            s->w_end = scratch + r->w_end / 4;
+            s->taps = r->taps;
+            s->x_skip = r->x_skip;
+            s->w_skip = r->w_skip;
+            s->nine = r->nine;
+            fl_four_dsp(s);
+        }
+    }
+}
+
+void fl_depthwise_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
+                             const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+    if (!fl_depthwise_is_four(p, d) || q->w_zero != 0) {
+        fl_depthwise_conv2d_plain(p, q, d, x, w, b, scratch, out);
+        return;
+    }
+    const int32_t channels = d->in_c;
+    const steps_t step = {
+        .tap = (int32_t)((uint32_t)p->dilation_w * (uint32_t)channels),
+        .row = (int32_t)((uint32_t)p->dilation_h * (uint32_t)d->in_w * (uint32_t)channels),
+    };
+    fl_four_t s = {
+        .twice_zero_1 = 2 * q->out_zero + 1,
+        .low = (uint8_t)q->act_min * 0x01010101u,
+        .high = (uint8_t)q->act_max * 0x01010101u,
+        .out_step = channels,
+        .out_line = d->out_w * channels,
+        .x_line = (int32_t)((uint32_t)p->stride_h * (uint32_t)d->in_w * (uint32_t)channels),
+        .x_tap = step.tap,
+        .x_row = step.row,
+        .minus = fl_pair_of(-q->x_zero),
+        .q = q,
+    };
+    rectangle_t rectangles[RECTANGLES];
+    int32_t count = 0;
+    span_t ys, xs;
+    for (int32_t oy = 0; oy < d->out_h; oy = ys.end) {
+        ys = span_from(oy, d->out_h, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
+        for (int32_t ox = 0; ox < d->out_w; ox = xs.end) {
+            xs = span_from(ox, d->out_w, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
+            rectangles[count++] = rectangle(p, d, step, &ys, &xs);
+            const int last = ys.end == d->out_h && xs.end == d->out_w;
+            if (count == RECTANGLES || last) {
+                all_channels(&s, rectangles, count, p, d, x, w, b, scratch, out);
+                count = 0;
+            }
+        }
+    }
+}
+
+#else
+typedef int fl_no_depthwise_conv2d_dsp_t;  // a translation unit may not be empty
+#endif
