@@ -5,7 +5,6 @@
 
 #include "kernels/fallback.h"
 
-FL_FALL_BACK_FULLY_CONNECTED(dsp)
 FL_FALL_BACK_POOL(max, dsp)
 FL_FALL_BACK_POOL(avg, dsp)
 FL_FALL_BACK_ADD(dsp)
