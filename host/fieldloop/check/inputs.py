@@ -99,6 +99,7 @@ def _column(array: Array, tensor: ImageTensor, name: str) -> list[Array]:
         return [tensor.quantize(row) for row in rows]
     if wanted is np.float32 and rows.dtype.kind in "fiu":
         return [row.astype(np.float32) for row in rows]
-    if wanted is np.int32 and rows.dtype.kind in "iu":
+    # Some networks take indices as reals, and cast them first.
+    if wanted is np.int32 and (rows.dtype.kind in "iu" or (rows == np.rint(rows)).all()):
         return [row.astype(np.int32) for row in rows]
     raise UsageError(f"inputs: {name}: expected {wanted.__name__}, got {array.dtype}")

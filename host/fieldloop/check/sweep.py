@@ -17,14 +17,20 @@ from typing import Any
 import numpy as np
 
 from fieldloop.check.host import VARIANTS, HostRun
-from fieldloop.check.inputs import Sample, input_seed, is_random_on_board, random_sample
+from fieldloop.check.inputs import (
+    Sample,
+    given_samples,
+    input_seed,
+    is_random_on_board,
+    random_sample,
+)
 from fieldloop.check.oracles import oracle_of
 from fieldloop.check.probe import checksum, probing, romfs_room, sample_files
 from fieldloop.errors import FieldloopError
 from fieldloop.image.reader import Image, read_image
 from fieldloop.image.romfs import write_romfs
 from fieldloop.runtime.core import build as build_core
-from fieldloop.sources import compile_source, read_source
+from fieldloop.sources import Source, compile_source, read_source
 from fieldloop.targets import roster
 from fieldloop.targets.build import build_firmware
 
@@ -115,7 +121,7 @@ def make_case(
 ) -> Case:
     """Compiles a model and asks its own runtime. `stored`: raw inputs, as the model's README says.
 
-    A raw input of an int8 model may be float32 (then it is quantised) or int8.
+    A raw input is of the model's own dtype, or float32 for an int8 model.
     """
     source = read_source(path, outputs=outputs)
     compiled = compile_source(source)
@@ -123,7 +129,7 @@ def make_case(
     oracle, note = oracle_of(source, compiled)
     if oracle is None:
         raise FieldloopError(f"{path.name}: nothing to compare with: {note}")
-    kept = tuple(_raw_sample(parsed, raw, path) for raw in stored)
+    kept = tuple(_raw_sample(source, parsed, raw) for raw in stored)
     case = Case(path.stem, compiled.image, parsed, kept, random, oracle.exact, (), (), parsed.macs)
     wanted, reals = [], []
     for sample in case.samples():
@@ -145,16 +151,20 @@ def make_case(
     )
 
 
-def _raw_sample(parsed: Image, raw: bytes, path: Path) -> Sample:
-    tensor = parsed.tensors[parsed.inputs[0]]
-    if len(raw) == tensor.bytes:
-        if tensor.dtype.name == "F32":
-            return (np.frombuffer(raw, "<f4").reshape(tensor.shape),)
-        return (np.frombuffer(raw, np.int8).reshape(tensor.shape),)
-    if len(raw) == 4 * tensor.bytes:
-        return (tensor.quantize(np.frombuffer(raw, "<f4")).reshape(tensor.shape),)
+def _raw_sample(source: Source, parsed: Image, raw: bytes) -> Sample:
+    """A stored input: in the source's own dtype, or reals for an int8 input."""
+    name = source.imported.graph.inputs[0]
+    mapped = source.imported.values[name]
+    size = int(np.prod(mapped.shape))
+    for dtype in (np.dtype(mapped.dtype), np.dtype("<f4")):
+        if len(raw) == size * dtype.itemsize:
+            value = np.frombuffer(raw, dtype)
+            if dtype != mapped.dtype:
+                quantised = parsed.tensors[parsed.inputs[0]].quantize(value)
+                value = (quantised.astype(np.int16) - mapped.offset).astype(mapped.dtype)
+            return given_samples(parsed, {"x": source.to_graph(name, value)}, ["x"])[0]
     raise FieldloopError(
-        f"{path.name}: a stored input has {len(raw)} bytes, expected {tensor.bytes}"
+        f"{source.name}: a stored input has {len(raw)} bytes, expected {size} {mapped.dtype}"
     )
 
 

@@ -41,18 +41,17 @@ class _Micro:
         self._interpreter: Any = None
         message = ""
         for arena in ARENAS:
-            try:
-                with _quiet_stderr() as said:
+            with _quiet_stderr() as said:
+                try:
                     self._interpreter = runtime.Interpreter.from_bytes(
                         model, arena_size=arena, intrepreter_config=mode
                     )
-                break
-            except RuntimeError as error:
-                message = said() or str(error)
-                if "arena" not in message and "allocat" not in message.lower():
-                    break
-        if self._interpreter is None:
-            raise FieldloopError(f"tflite-micro does not load the model: {message}")
+                    return
+                except (RuntimeError, ValueError) as error:
+                    message = said() or str(error)
+            if not any(word in message for word in ("missing", "arena", "llocat")):
+                break  # more memory would not help
+        raise FieldloopError(f"tflite-micro does not load the model: {message}")
 
     def run(self, inputs: Sequence[Array]) -> None:
         for place, value in enumerate(inputs):
