@@ -289,3 +289,24 @@ def test_inputs_and_outputs_of_three_types(dtype: DType) -> None:
     fill = 3 if dtype is I8 else 0
     np.testing.assert_array_equal(got[1:3, :3], x[0])
     assert (np.delete(got.reshape(-1), [6, 7, 8, 12, 13, 14]) == fill).all()
+
+
+def test_more_than_the_checks_can_walk_is_not_supported() -> None:
+    """Operators and inputs are looked at in pairs, so their number is bounded."""
+    good = unary()
+    for count, expected in ((4096, BAD), (4097, NEW)):
+        patch = Patch(good + bytes(-(-count * f.OP.itemsize // 16) * 16))
+        row = patch.where(f.Section.OPERATORS)
+        patch.table["offset"][row], patch.table["bytes"][row] = len(good), count * f.OP.itemsize
+        patch.header["op_count"], patch.header["total_bytes"] = count, len(patch.raw)
+        patch.tensors["bytes"][0] = 0  # looked at when the count has passed
+        assert check_image(patch.bytes()) == expected
+    for count, expected in ((255, "FL_OK"), (256, NEW)):
+        ops = [
+            Op(f"op{i}", OpKind.UNARY, (f"x{i}",), f"y{i}", attrs=Unary(UnaryKind.ABS))
+            for i in range(count)
+        ]
+        inputs, outputs = [op.inputs[0] for op in ops], [op.output for op in ops]
+        tensors = {n: Tensor(n, (1,), F32) for n in (*inputs, *outputs)}
+        graph = Graph("wide", tensors, tuple(ops), tuple(inputs), tuple(outputs))
+        assert check_image(image_of(graph)) == expected

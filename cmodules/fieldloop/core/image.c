@@ -123,6 +123,9 @@ static int find_graph(fl_view_t *v) {
         ops->bytes != (uint64_t)v->op_count * sizeof(fl_op_t) || io->bytes < 2 * sizeof(uint16_t)) {
         return FL_EBADMSG;
     }
+    if (v->op_count > FL_MAX_OPS) {
+        return FL_ENOTSUP;
+    }
     v->tensors = (const fl_tensor_t *)fl_at(v, tensors->offset);
     v->ops = (const fl_op_t *)fl_at(v, ops->offset);
     v->data_from = data->offset;
@@ -144,19 +147,21 @@ static int check_plans(const fl_view_t *v) {
         if (s->type != FL_SECTION_PLAN) {
             continue;
         }
-        const uint8_t *data = (const uint8_t *)fl_at(v, s->offset);
-        int err = fl_check_plan(v, data, s->bytes);
+        const fl_plan_t *plan = (const fl_plan_t *)fl_at(v, s->offset);
+        if (s->bytes < sizeof(*plan)) {
+            return FL_EBADMSG;
+        }
+        if (plan->kind > FL_PLAN_LEARN) {
+            continue;  // of a newer minor version: nobody will ask for it
+        }
+        if (seen & (1u << plan->kind)) {
+            return FL_EBADMSG;
+        }
+        seen |= 1u << plan->kind;
+        int err = fl_check_plan(v, plan, s->bytes);
         if (err) {
             return err;
         }
-        uint32_t kind = ((const fl_plan_t *)(const void *)data)->kind;
-        if (kind > FL_PLAN_LEARN) {
-            continue;  // of a newer minor version: nobody will ask for it
-        }
-        if (seen & (1u << kind)) {
-            return FL_EBADMSG;
-        }
-        seen |= 1u << kind;
     }
     return seen & (1u << FL_PLAN_INFER) ? FL_OK : FL_EBADMSG;
 }

@@ -8,6 +8,9 @@
 // Images and arenas stay below 1 GiB, so that the 32-bit indices of the kernels cannot overflow.
 enum { FL_MAX_BYTES = 1 << 30 };
 
+// The checks walk operators and inputs in pairs: these keep a hostile image from taking minutes.
+enum { FL_MAX_OPS = 4096, FL_MAX_IO = 255 };
+
 // An image whose header, CRC and section table are sound; filled in further as sections are proven.
 typedef struct {
     const uint8_t *base;
@@ -79,7 +82,7 @@ int fl_check_tensors(const fl_view_t *v);            // image_graph.c
 int fl_check_io(const fl_view_t *v);                 // image_graph.c
 int fl_check_flow(const fl_view_t *v);               // image_graph.c: written once, before it is read
 int fl_check_op(const fl_view_t *v, const fl_op_t *op);                              // image_ops.c
-int fl_check_plan(const fl_view_t *v, const uint8_t *data, uint32_t bytes);          // image_extra.c
+int fl_check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes);        // image_extra.c
 int fl_check_labels(const uint8_t *data, uint32_t bytes);                            // image_extra.c
 int fl_check_trainables(const fl_view_t *v, const uint8_t *data, uint32_t bytes);    // image_extra.c
 int fl_check_rehearsal(const fl_view_t *v, const uint8_t *data, uint32_t bytes);     // image_extra.c

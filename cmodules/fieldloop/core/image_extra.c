@@ -19,8 +19,7 @@ static int overlaps(const fl_view_t *v, const uint32_t *offsets, const fl_op_t *
     return 0;
 }
 
-int fl_check_plan(const fl_view_t *v, const uint8_t *data, uint32_t bytes) {
-    const fl_plan_t *plan = (const fl_plan_t *)(const void *)data;
+int fl_check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes) {
     if (bytes != sizeof(*plan) + (uint64_t)v->tensor_count * sizeof(uint32_t)) {
         return FL_EBADMSG;
     }

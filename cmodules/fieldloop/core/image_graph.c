@@ -61,6 +61,9 @@ int fl_check_io(const fl_view_t *v) {
     if (v->input_count == 0 || v->output_count == 0) {
         return FL_EBADMSG;
     }
+    if (v->input_count > FL_MAX_IO || v->output_count > FL_MAX_IO) {
+        return FL_ENOTSUP;
+    }
     for (uint32_t i = 0; i < v->input_count + v->output_count; i++) {
         if (v->io[i] >= v->tensor_count || v->tensors[v->io[i]].kind != FL_ACTIVATION) {
             return FL_EBADMSG;

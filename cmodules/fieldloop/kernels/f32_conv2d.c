@@ -35,6 +35,7 @@ void fl_conv2d_f32(const fl_conv_params_t *p, float lo, float hi, const fl_map_d
     const int32_t w_c = d->in_c / groups;
     const int32_t channels = d->out_c / groups;
     const int32_t row = p->kernel_h * p->kernel_w * w_c;
+    const int32_t contiguous = p->dilation_w == 1 && groups == 1;  // the taps of a kernel row, then, are one run
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {
@@ -44,15 +45,16 @@ void fl_conv2d_f32(const fl_conv_params_t *p, float lo, float hi, const fl_map_d
                 const int32_t count = (g + 1) * channels - c >= 4 ? 4 : 1;
                 float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
                 for (int32_t ky = ty.first; ky < ty.end; ky++) {
-                    for (int32_t kx = tx.first; kx < tx.end; kx++) {
+                    const int32_t step = contiguous ? tx.end - tx.first : 1;
+                    for (int32_t kx = tx.first; kx < tx.end; kx += step) {
                         const int32_t pixel =
                             (ty.start + ky * p->dilation_h) * d->in_w + tx.start + kx * p->dilation_w;
                         const float *in = x + pixel * d->in_c + g * w_c;
                         const float *tap = w + c * row + (ky * p->kernel_w + kx) * w_c;
                         if (count == 4) {
-                            dot4(in, tap, row, w_c, acc);
+                            dot4(in, tap, row, step * w_c, acc);
                         } else {
-                            acc[0] = dot(in, tap, w_c, acc[0]);
+                            acc[0] = dot(in, tap, step * w_c, acc[0]);
                         }
                     }
                 }
