@@ -21,6 +21,7 @@ from fieldloop.ir.op import (
     WEIGHTED,
     Attrs,
     Clamp,
+    Fixed,
     Op,
     OpKind,
     Unary,
@@ -135,6 +136,7 @@ class GraphBuilder:
         shape: tuple[int, ...] | None = None,
         attrs: Attrs | None = None,
         groups: int = 1,
+        fixed: Fixed | None = None,
         dtype: DType = DType.FLOAT32,
         quant: Quant | None = None,
     ) -> str:
@@ -149,7 +151,7 @@ class GraphBuilder:
             names += [f"{name}.weights", f"{name}.bias"]
             self._set(names[-2], w)
             self._set(names[-1], b)
-        op = Op(name, kind, tuple(names), name, window, attrs=attrs, groups=groups)
+        op = Op(name, kind, tuple(names), name, window, fixed=fixed, attrs=attrs, groups=groups)
         if shape is not None:
             self.tensors[name] = Tensor(name, shape, dtype, quant)
         made = output_shape(op, self.tensors)
@@ -230,8 +232,11 @@ class GraphBuilder:
         if op is None or op.kind not in WEIGHTED or op.clamp != NO_CLAMP:
             return False
         w, b = self.constants[op.inputs[1]], self.constants[op.inputs[2]]
-        if w.scales is not None:
-            return False  # they are the integers that the device will have
+        if w.scales is not None:  # they are the integers that the device will have
+            if (scale != 1.0).any():
+                return False
+            self._set(op.inputs[2], Constant(b.data + shift))
+            return True
         along = [1] * w.data.ndim
         along[3 if op.kind is OpKind.DEPTHWISE_CONV2D else 0] = -1
         self._set(op.inputs[1], Constant(w.data * scale.reshape(along)))

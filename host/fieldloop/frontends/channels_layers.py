@@ -11,7 +11,7 @@ import numpy as np
 from fieldloop.frontends.builder import Constant
 from fieldloop.frontends.channels import Shape, Value, index, order_of, row_major
 from fieldloop.frontends.channels_first import MAX_ELEMENTS, ChannelsFirst, Operand
-from fieldloop.ir.op import Clamp, Mean, OpKind, Pad, Unary, UnaryKind, Window
+from fieldloop.ir.op import Clamp, Mean, OpKind, Pad, Requant, Unary, UnaryKind, Window
 from fieldloop.ir.tensor import Array, DType
 
 Pads = tuple[tuple[int, ...], tuple[int, ...]]  # before and after each axis of the window
@@ -156,9 +156,10 @@ class ChannelsFirstLayers(ChannelsFirst):
         name = self.picture(x)
         _, pads = pooled_sizes(x.shape[2:], kernel, stride, pads, ceil_mode=ceil_mode)
         window = self._flat_window(kernel, stride, (1,) * len(kernel), pads)
-        return self._like(
-            self.build.add(self.wanted, kind, [name], window=window, **self._type(name)), rank
-        )
+        of = self._type(name)
+        if of["dtype"] is DType.INT8:  # the largest of integers is one of them
+            of["fixed"] = Requant(-128, 127)
+        return self._like(self.build.add(self.wanted, kind, [name], window=window, **of), rank)
 
     def mean(self, x: Value, axes: Sequence[int], *, keep: bool) -> Value:
         """Over axes of the source."""
