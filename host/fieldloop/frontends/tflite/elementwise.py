@@ -29,6 +29,7 @@ _PARAMS: dict[OpKind, Callable[[Quant, Quant, Quant, Clamp], Fixed]] = {
     OpKind.SUB: add_params,
     OpKind.MUL: mul_params,
 }
+SOFTMAX_COLUMNS = 4095  # what its sum of exponentials holds
 LOGISTIC_OUT = Quant((1.0 / 256.0,), -128)
 TANH_OUT = Quant((1.0 / 128.0,), 0)
 
@@ -214,6 +215,8 @@ def softmax(walk: Walk, node: Node) -> None:
     fixed = None
     if x.quant is not None and out.quant is not None:
         _fixed_output(out.quant, LOGISTIC_OUT)
+        if x.shape[-1] > SOFTMAX_COLUMNS:
+            refuse(f"over {x.shape[-1]} values, expected at most {SOFTMAX_COLUMNS}")
         fixed = softmax_params(x.quant, beta)
     walk.put(node, OpKind.SOFTMAX, [x], fixed=fixed)
 
@@ -234,12 +237,27 @@ def mean(walk: Walk, node: Node) -> None:
 
 
 def reduce_max(walk: Walk, node: Node) -> None:
-    """REDUCE_MAX over height and width: a pool as large as the map."""
+    """REDUCE_MAX over neighbouring axes: a pool as large as they are."""
     x = walk.read(node)
-    if len(x.shape) != 4 or _axes(walk, node, x) != (1, 2):
-        refuse("expected the maximum over height and width", "use a global max pool")
-    window = Window((x.shape[1], x.shape[2]))
-    pool_over(walk, node, OpKind.MAX_POOL, window, Clamp())
+    axes = _axes(walk, node, x)
+    first, end = axes[0], axes[-1] + 1
+    if axes != tuple(range(first, end)):
+        refuse(f"the maximum over axes {list(axes)}, expected neighbouring ones")
+    _not_integers(x)
+    height, width = math.prod(x.shape[first:end]), 1
+    if first == 1 and end == 3:
+        height, width = x.shape[1:3]
+    if math.prod(x.shape[:first]) != 1:
+        refuse(f"the maximum over axes {list(axes)} of {list(x.shape)}, expected the first ones")
+    shape = (1, height, width, math.prod(x.shape[end:]))
+    pool_over(
+        walk,
+        node,
+        OpKind.MAX_POOL,
+        walk.reshaped(x, shape),
+        Window((height, width)),
+        Clamp(),
+    )
 
 
 def _axes(walk: Walk, node: Node, x: Tensor) -> tuple[int, ...]:

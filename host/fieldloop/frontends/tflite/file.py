@@ -14,7 +14,7 @@ from fieldloop.frontends.tflite.names import NUMPY_TYPES, OPERATORS, OPTIONS, TY
 from fieldloop.ir.tensor import Array
 
 MAX_TENSORS, MAX_NODES, MAX_LINKS = 20_000, 10_000, 1_000
-MAX_DIMS, MAX_ELEMENTS = 8, 2**31 - 1
+MAX_DIMS, MAX_ELEMENTS = 8, 2**28  # a device has no more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +177,7 @@ def _shape(table: Table, slot: int, label: str, low: int = 0) -> tuple[int, ...]
     shape = tuple(int(n) for n in found[: MAX_DIMS + 1])
     if len(shape) > MAX_DIMS or any(n < low for n in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise UnsupportedModelError(
-            f"tensor {label}: expected at most {MAX_DIMS} dimensions and 2**31 elements, got "
+            f"tensor {label}: expected at most {MAX_DIMS} dimensions and 2**28 elements, got "
             f"{list(shape)}; export or copy the model again"
         )
     return shape

@@ -68,9 +68,7 @@ def _weighted(
         # uint8 multiplies the scales in float32, as the fully connected layer does.
         in_float32 = kind is OpKind.FULLY_CONNECTED or is_legacy(walk.info(node, 0))
         factors = weighted_factors(x.quant, w.quant, out.quant, fully_connected=in_float32)
-        fixed = Requant(
-            *activation_range(clamp, out.quant), factors, rounds_once(walk, node, kind)
-        )
+        fixed = Requant(*activation_range(clamp, out.quant), factors)
     walk.put(
         node,
         kind,
@@ -81,11 +79,6 @@ def _weighted(
         fixed=fixed,
         groups=groups,
     )
-
-
-def rounds_once(walk: Walk, node: Node, kind: OpKind) -> bool:
-    """Whether LiteRT's reference kernel of uint8 rounds once."""
-    return False
 
 
 def _data(walk: Walk, node: Node) -> Tensor:
@@ -134,12 +127,14 @@ def pool(walk: Walk, node: Node, kind: OpKind) -> None:
     if len(x.shape) != 4:
         refuse(f"expected an input of four dimensions, got {list(x.shape)}")
     window = _window(node, x, (node.option("filter_h"), node.option("filter_w")), (1, 1))
-    pool_over(walk, node, kind, window, clamp_of(node))
+    pool_over(walk, node, kind, x, window, clamp_of(node))
 
 
-def pool_over(walk: Walk, node: Node, kind: OpKind, window: Window, clamp: Clamp) -> None:
-    """A pool with any window over an input of four dimensions."""
-    x, out = walk.read(node), walk.out(node)
+def pool_over(
+    walk: Walk, node: Node, kind: OpKind, x: Tensor, window: Window, clamp: Clamp
+) -> None:
+    """A pool with any window over x [n, h, w, c]."""
+    out = walk.out(node)
     fixed = None if out.quant is None else Requant(*activation_range(clamp, out.quant))
     shape = _places(window, x, x.shape[3])
     walk.put(node, kind, [x], shape=shape, quant=x.quant, window=window, clamp=clamp, fixed=fixed)
@@ -160,6 +155,8 @@ def _window(node: Node, x: Tensor, kernel: tuple[int, int], dilation: tuple[int,
 
 
 def _places(window: Window, x: Tensor, channels: int) -> Shape:
+    if x.shape[0] != 1:
+        refuse(f"a batch of {x.shape[0]}, expected 1", "export the model with a batch of one")
     height, width = window.output_size(x.shape[1], x.shape[2])
     if height < 1 or width < 1:
         refuse(f"a window of {window.extent} does not fit an input of {list(x.shape[1:3])}")
