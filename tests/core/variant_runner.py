@@ -1,0 +1,74 @@
+"""Builds and runs variant_kernels.c: a variant's kernels against plain C, on the host and bare."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from toolchain import GCC, QEMU
+
+from fieldloop import paths
+from fieldloop.runtime.core import compiler
+
+DRIVER = Path(__file__).with_name("variant_kernels.c")
+KERNELS = ("conv2d", "depthwise_conv2d", "fully_connected", "scale", "max_pool", "avg_pool", "add")
+LINE = re.compile(r"^(\w+) (\d+) cases \d+ bytes (\d+) lively$", re.MULTILINE)
+
+
+def _sources() -> list[str]:
+    return [str(DRIVER), *map(str, sorted((paths.core_dir() / "kernels").glob("*.c")))]
+
+
+def _includes() -> list[str]:
+    return [f"-I{paths.core_dir() / 'include'}", f"-I{paths.core_dir()}"]
+
+
+def run_on_host(folder: Path, variant: int, cases: int, seed: int) -> str:
+    """What the driver says with the variant's instructions emulated, under both sanitizers."""
+    program = folder / "variant_kernels"
+    command = [compiler(), "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command += [f"-DFL_KERNELS={variant}", *_includes(), *_sources(), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [str(program), str(cases), str(seed)], capture_output=True, text=True, timeout=600
+    )
+    return done.stdout + done.stderr
+
+
+def run_on_board(
+    folder: Path, machine: str, flags: list[str], cases: int, seed: int, *, memory: int = 1 << 22
+) -> str:
+    """What the driver says on a machine of QEMU; `memory`: bytes of code, and of data."""
+    program = folder / f"{machine}.elf"
+    where = {"__flash": 0, "__flash_size": memory, "__ram": 0x20000000, "__ram_size": memory}
+    command = [GCC, "--specs=picolibc.specs", "--oslib=semihost", "--crt0=hosted", "-std=gnu99"]
+    command += [f"-Wl,--defsym={name}={value}" for name, value in where.items()]
+    command += [*flags, f"-DCASES={cases}", f"-DSEED={seed}"]
+    done = subprocess.run(
+        [*command, *_includes(), *_sources(), "-o", str(program)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [
+            *(QEMU, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "none"),
+            *("-chardev", "stdio,id=console"),
+            *("-semihosting-config", "enable=on,target=native,chardev=console"),
+            *("-kernel", str(program)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return done.stdout + done.stderr
+
+
+def assert_same(told: str, variant: int, cases: int) -> None:
+    """Every kernel ran all its cases without a difference, and most outputs were no constants."""
+    assert told.startswith(f"variant {variant}\n") and told.endswith("end\n"), told[-2000:]
+    tallies = {name: (int(n), int(lively)) for name, n, lively in LINE.findall(told)}
+    assert tuple(tallies) == KERNELS, told
+    for name, (n, lively) in tallies.items():
+        assert n >= cases and lively > n // 2, f"{name}: {n} cases, {lively} lively"
