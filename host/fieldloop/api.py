@@ -1,6 +1,7 @@
 """What `import fieldloop` offers: compile a network, check an image, connect to a device.
 
-    image = fieldloop.compile(network, samples).image
+    image = fieldloop.compile(network, samples).image       # a torch module, made int8
+    image = fieldloop.compile("network.tflite").image       # or a file, .tflite or .onnx
     with fieldloop.connect("qemu-an386") as board:
         board.push(image, to="model0")
         board.activate(image, slot="model0")
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,39 +27,48 @@ if TYPE_CHECKING:
     from fieldloop.image.reader import Image
     from fieldloop.link import Board
     from fieldloop.link.transport import TextSink
+    from fieldloop.quantize.options import QuantizeOptions
 
 
 def compile(
     model: Any,
-    calibration: Any,
+    calibration: Any = None,
     *,
+    outputs: Sequence[str] = (),
     labels: Sequence[str] = (),
-    learn: int | Sequence[str] | None = 2,
+    learn: int | Sequence[str] | None = None,
     rehearsal: tuple[Any, Any] | None = None,
+    options: QuantizeOptions | None = None,
     meta: Mapping[str, Any] | None = None,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
 ) -> Compiled:
-    """Turns a torch module into a model image and tells what it costs.
+    """Turns a network into a model image and tells what it costs.
 
-    calibration: samples [n, ...] as the module takes them (pictures: n, c, h, w), tensor or array;
-    they also show the input's shape. learn: layers that may be trained in the field, counted from
-    the output, or names. rehearsal: samples and class numbers that travel with the model.
+    model: a torch module, or the path of a .tflite or .onnx. calibration: samples [n, ...] as the
+    network takes them (tensor, array, or a mapping by input name); a module needs at least one,
+    which shows its input's shape. With samples a float network becomes int8; a float file without
+    them stays float32. outputs: values of a file to end at. learn: layers that may be trained in
+    the field, counted from the output, or names; 2 for a module, none for a file unless told.
+    rehearsal: samples and class numbers that travel with the model. options: how to quantise.
     DoesNotFitError when it is larger than a limit (bytes).
     """
-    from fieldloop.compiler import compile_graph
-    from fieldloop.frontends.torch_module import graph_and_samples, samples_of
+    from fieldloop.sources import compile_source, read_module, read_source, with_samples
 
-    graph, samples = graph_and_samples(model, calibration)
+    if isinstance(model, str | Path):
+        source = read_source(Path(model), outputs=outputs)
+    else:
+        source = read_module(model, calibration)
+        learn = 2 if learn is None else learn
+    if calibration is not None:
+        source = with_samples(source, calibration, "calibration")
     if rehearsal is not None:
-        rehearsal = (samples_of("rehearsal", rehearsal[0]), np.asarray(rehearsal[1]))
-    return compile_graph(
-        graph,
-        samples,
-        labels=labels,
+        x = source.to_graph(source.imported.graph.inputs[0], np.asarray(rehearsal[0]))
+        rehearsal = (x, np.asarray(rehearsal[1]))
+    return compile_source(
+        replace(source, labels=labels, rehearsal=rehearsal, meta=meta or {}),
         learn=learn,
-        rehearsal=rehearsal,
-        meta=meta,
+        options=options,
         flash_limit=flash_limit,
         ram_limit=ram_limit,
     )

@@ -129,9 +129,14 @@ def _network(path: Path, outputs: Sequence[str]) -> Source:
     return Source(path.name, content, load_model(path, outputs=outputs))
 
 
-def _python(path: Path) -> Source:
-    from fieldloop.frontends.torch_module import import_module, samples_of
+def read_module(module: Any, example: Any, name: str = "module") -> Source:
+    """A torch module; `example` shows the shapes of its inputs, see import_module."""
+    from fieldloop.frontends.torch_module import import_module
 
+    return Source(name, b"", import_module(module, example), module=module)
+
+
+def _python(path: Path) -> Source:
     names = _run_file(path)
     if "model" not in names:
         raise UsageError(f"{path} sets no `model`; see fieldloop compile --help")
@@ -141,22 +146,13 @@ def _python(path: Path) -> Source:
         raise UsageError(
             f"{path} sets neither `calibration` nor `example`: one shows the input's shape"
         )
-    imported = import_module(names["model"], example)
+    source = read_module(names["model"], example, path.name)
     rehearsal = names.get("rehearsal")
     if rehearsal is not None:
-        rehearsal = (samples_of("rehearsal", rehearsal[0]), np.asarray(rehearsal[1]))
-    source = Source(
-        path.name,
-        path.read_bytes(),
-        imported,
-        labels=names.get("labels", ()),
-        rehearsal=rehearsal,
-        module=names["model"],
-    )
-    if given is None:
-        return source
-    arrays = given if isinstance(given, Mapping) else {imported.graph.inputs[0]: given}
-    return _with_samples(source, {k: np.asarray(v) for k, v in arrays.items()}, str(path))
+        x = source.to_graph(source.imported.graph.inputs[0], np.asarray(rehearsal[0]))
+        rehearsal = (x, np.asarray(rehearsal[1]))
+    source = replace(source, labels=names.get("labels", ()), rehearsal=rehearsal)
+    return source if given is None else with_samples(source, given, str(path))
 
 
 def _run_file(path: Path) -> dict[str, Any]:
@@ -180,27 +176,30 @@ def _calibrated(source: Source, path: Path) -> Source:
         raise FieldloopError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise FieldloopError(f"{path} is damaged, or no .npz of arrays: {error}") from error
-    return _with_samples(source, arrays, str(path))
+    return with_samples(source, arrays, str(path))
 
 
-def _with_samples(source: Source, arrays: Mapping[str, Array], where: str) -> Source:
-    """`arrays` by the source's name of each input; `x` will do for the only one."""
+def with_samples(source: Source, given: Any, where: str) -> Source:
+    """The source with samples to calibrate with, as the network takes them.
+
+    `given`: an array or tensor, or a mapping of them by the source's name of each input; `x` will
+    do for the only one.
+    """
     graph = source.imported.graph
+    arrays = given if isinstance(given, Mapping) else {"x": given}
     samples = {}
     for name in graph.inputs:
         mapped = source.imported.values.get(name)
-        known = [
-            name,
-            *([mapped.source] if mapped else []),
-            *(["x"] if len(graph.inputs) == 1 else []),
-        ]
+        known = [name, mapped.source] if mapped is not None else [name]
+        known += ["x"] if len(graph.inputs) == 1 else []
         key = next((k for k in known if k in arrays), None)
         if key is None:
             raise UsageError(
                 f"{where}: expected an array {' or '.join(dict.fromkeys(known))}, "
                 f"got {', '.join(arrays) or 'none'}"
             )
-        array = np.asarray(arrays[key])
+        value = arrays[key]
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{where}: {key}: expected numbers, got {array.dtype}")
         samples[name] = source.to_graph(name, array)

