@@ -293,8 +293,10 @@ static void pool(tally_t *t, int maximum) {
     fl_conv_params_t p = window(&d, 1);
     d.in_c = d.out_c = channels();
     if (one_in(4)) {  // of the whole map, which may be large
-        d.in_h = in(1, 24);
-        d.in_w = in(1, 24);
+        static const int32_t edges[][2] = {{16, 16}, {1, 256}, {256, 1}, {1, 257}, {257, 1}, {17, 17}};
+        const int32_t edge = in(0, 11);
+        d.in_h = edge < 6 ? edges[edge][0] : in(1, 24);
+        d.in_w = edge < 6 ? edges[edge][1] : in(1, 24);
         p = (fl_conv_params_t){.kernel_h = (uint16_t)d.in_h, .kernel_w = (uint16_t)d.in_w, .stride_h = 1, .stride_w = 1,
                                .dilation_h = 1, .dilation_w = 1, .depth_multiplier = 1};
         d.out_h = d.out_w = 1;
