@@ -10,6 +10,10 @@ uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, cons
         // two columns of int16
         return fl_has_columns(p, w_c) ? 4 * (uint32_t)(p->kernel_h * p->kernel_w * w_c) : 0;
     }
+    if (variant == FL_KERNELS_MVE && p->groups <= 1 && d->out_c >= 2 && d->out_c <= 16384) {
+        // four columns of int8, in whole blocks of 16
+        return 4 * (((uint32_t)(p->kernel_h * p->kernel_w * d->in_c) + 15u) & ~15u);
+    }
     return 0;
 }
 

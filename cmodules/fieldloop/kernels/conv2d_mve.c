@@ -1,0 +1,105 @@
+// Convolution: four pixels at a time become columns, which every pair of output channels is multiplied with.
+#include "kernels/variants.h"
+
+#if FL_KERNELS == 2
+
+#include "columns_mve.h"
+#include "finish_mve.h"
+#include "mve.h"
+#include "tile_mve.h"
+
+enum { PIXELS = 4, SUMS_MAX = 64 };
+
+// Which of the places around the four pixels the tile writes to; pixels there are not repeat the last one.
+static void set_places(fl_tile_mve_t *t, int32_t pixels, int32_t out_c) {
+    for (int32_t i = 0; i < PIXELS; i++) {
+        const int32_t pixel = i < pixels ? i : pixels - 1;
+        t->place[2 * i] = (uint16_t)(pixel * out_c);
+        t->place[2 * i + 1] = (uint16_t)(pixel * out_c + 1);
+    }
+}
+
+typedef struct {
+    const fl_quant_t *q;
+    const int8_t *w;
+    const int32_t *folded;
+    int32_t first, channels;  // of the output
+    int32_t right_only;
+} work_t;
+
+// Channels c.. of the work, an even number, over the four columns.
+static void run(fl_tile_mve_t *t, const work_t *v, int32_t c, int32_t channels, int8_t *out) {
+    const fl_requant_t same[2] = {v->q->requant[0], v->q->requant[0]};
+    t->w = v->w + c * t->k;
+    t->w_end = t->w + channels * t->k;
+    t->pairs = channels / 2;
+    t->folded = v->folded + c;
+    t->requant = v->q->requant_stride ? v->q->requant + v->first + c : same;
+    t->requant_step = v->q->requant_stride ? 2 * sizeof(fl_requant_t) : 0;
+    t->out = out + v->first + c;
+    if (v->right_only) {
+        fl_tile_right_mve(t);
+    } else {
+        fl_tile_any_mve(t);
+    }
+}
+
+static void all_pixels(const fl_columns_mve_t *c, const work_t *v, int8_t *columns, int8_t *out) {
+    const fl_map_dims_t *d = c->d;
+    const int32_t pixels = d->out_h * d->out_w;
+    fl_tile_mve_t t = {.columns = columns, .pad = c->pad, .k = c->k, .blocks = (c->k + c->pad) / 16 - 1};
+    t.zero = (uint32_t)v->q->out_zero;
+    set_places(&t, pixels, d->out_c);
+    for (int32_t first = 0;;) {
+        int32_t oy = first / d->out_w;
+        int32_t ox = first - oy * d->out_w;
+        for (int32_t i = 0; i < PIXELS; i++) {
+            fl_column_mve(c, oy, ox, columns + 16 * i);
+            if (first + i + 1 < pixels && ++ox == d->out_w) {
+                ox = 0;
+                oy++;
+            }
+        }
+        int8_t *to = out + first * d->out_c;
+        run(&t, v, 0, v->channels & ~1, to);
+        if (v->channels & 1) {
+            run(&t, v, v->channels - 2, 2, to);  // the last but one again: the same bytes
+        }
+        if (first + PIXELS >= pixels) {
+            return;
+        }
+        // the last four may begin within those before
+        first = first + 2 * PIXELS <= pixels ? first + PIXELS : pixels - PIXELS;
+    }
+}
+
+void fl_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
+                   const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
+    if (fl_conv2d_scratch(FL_KERNELS_MVE, p, d) == 0 || q->w_zero != 0 || q->flags & FL_OP_SINGLE_ROUNDING) {
+        fl_conv2d_plain(p, q, d, x, w, b, scratch, out);
+        return;
+    }
+    fl_columns_mve_t c;
+    fl_columns_start_mve(&c, p, d, x, q->x_zero);
+    work_t v = {q, w, q->folded, 0, d->out_c, fl_all_right_mve(q, d->out_c)};
+    if (q->folded) {
+        all_pixels(&c, &v, scratch, out);
+    } else {
+        int32_t sums[SUMS_MAX];
+        while (v.first < d->out_c) {
+            // never one alone: a pair at least
+            const int32_t left = d->out_c - v.first;
+            v.channels = left <= SUMS_MAX ? left : left == SUMS_MAX + 1 ? SUMS_MAX - 2 : SUMS_MAX;
+            v.w = w + v.first * c.k;
+            v.folded = sums;
+            fl_fold_mve(q, v.w, b ? b + v.first : 0, v.channels, c.k, sums);
+            all_pixels(&c, &v, scratch, out);
+            v.first += v.channels;
+        }
+    }
+    fl_clamp_map_mve(q, d->out_h * d->out_w * d->out_c, out);
+}
+
+#else
+typedef int fl_no_conv2d_mve_t;  // a translation unit may not be empty
+#endif
