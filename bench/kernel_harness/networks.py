@@ -12,19 +12,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "host"), str(ROOT / "tests" / "oracles")]
+sys.path.insert(0, str(ROOT / "host"))
 
 from fieldloop.errors import FieldloopError  # noqa: E402
-from fieldloop.image.writer import write_image  # noqa: E402
 from fieldloop.ir.graph import Graph  # noqa: E402
 from fieldloop.ir.op import WINDOWED, Op, OpKind  # noqa: E402
 from fieldloop.ir.shapes import macs  # noqa: E402
-from fieldloop.plan.order import best_order  # noqa: E402
-from fieldloop.plan.planner import plan_graph  # noqa: E402
-from fieldloop.plan.types import PlanKind  # noqa: E402
-from fieldloop.plan.verify import verify  # noqa: E402
 from fieldloop.runtime.core import core, error_name  # noqa: E402
 from fieldloop.runtime.model import aligned_bytes, pointer  # noqa: E402
+from fieldloop.sources import compile_source, read_source  # noqa: E402
 
 FILES = {
     "kws": "kws_ref_model",
@@ -52,12 +48,8 @@ def network(name: str) -> Network:
     path = MODELS / f"{FILES[name]}.tflite"
     if not path.is_file():
         raise FieldloopError(f"{path.name} is not there: set FIELDLOOP_SHARED to its folder")
-    from tflite_reader import read_graph  # needs the tflite-micro package
-
-    graph = best_order(read_graph(path.read_bytes()))
-    plan = plan_graph(graph, PlanKind.INFER)
-    verify(graph, plan)
-    image = write_image(graph, [plan])
+    compiled = compile_source(read_source(path))
+    graph, image = compiled.graph, compiled.image
     size = graph.tensors[graph.inputs[0]].size
     x = np.random.default_rng(2026).integers(-128, 128, size).astype(np.int8).tobytes()
     layers = tuple(describe(graph, op) for op in graph.ops)
