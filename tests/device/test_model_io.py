@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,11 @@ from fieldloop.runtime.core import core
 from fieldloop.targets.pytest_plugin import firmware
 from fieldloop.targets.raw_repl import RemoteError
 from fieldloop.targets.unix import UnixBoard
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
+from core_runner import CoreModel, random_inputs
+from more_ops import Maker
+from single_ops import image_of
 
 I8, I32, F32 = DType.INT8, DType.INT32, DType.FLOAT32
 
@@ -159,6 +166,41 @@ def check_random(target: Any) -> None:
     assert len(np.unique(made)) > 200
 
 
+def every_operator() -> list[Graph]:
+    """All operators: the float32 ones, whose every bit must be the host's, and those on int8."""
+    maker = Maker(np.random.default_rng(8))
+    graphs = [maker.unary(kind) for kind in UnaryKind]
+    for name in ("conv2d", "grouped_conv2d", "depthwise_conv2d", "fully_connected"):
+        graphs += [getattr(maker, name)(), maker.in_float(getattr(maker, name)())]
+    for name in ("max_pool", "avg_pool", "softmax_of_any_rank"):
+        graphs += [getattr(maker, name)(), maker.in_float(getattr(maker, name)())]
+    for name in ("add_broadcast", "sub", "mul", "minimum", "maximum", "mean"):
+        graphs += [getattr(maker, name)(), getattr(maker, name)(real=True)]
+    for name in ("concat", "pad", "transpose", "slice", "embedding"):
+        graphs += [getattr(maker, name)(), getattr(maker, name)(real=True)]
+    return [*graphs, maker.table(), maker.quantize(), maker.dequantize()]
+
+
+def check_every_operator(target: Any) -> None:
+    install(target)
+    target.exec("import fieldloop, _fieldloop, gc\ndef load(p):\n    return open(p, 'rb').read()")
+    for graph in every_operator():
+        inputs = random_inputs(graph, np.random.default_rng(3), 2)
+        expected = CoreModel(image_of(graph)).run(*inputs)
+        target.put("/one.flm", image_of(graph))
+        target.put("/one.bin", b"".join(x[1].tobytes() for x in inputs))
+        target.exec(
+            "m = None; gc.collect(); m = fieldloop.Model('/one.flm'); b = load('/one.bin')"
+        )
+        at = 0
+        for i, x in enumerate(inputs):
+            end = at + x[1].nbytes
+            target.exec(f"m.set_input({i}, b[{at}:{end}])")
+            at = end
+        target.exec("m.run_ops(0, 1)")
+        assert target.eval("bytes(m.output(0))") == expected[1].tobytes(), graph.ops[0]
+
+
 def check_no_allocation(target: Any) -> None:
     prepare(target)
     code = (
@@ -171,6 +213,7 @@ def check_no_allocation(target: Any) -> None:
 
 
 CHECKS = [check_whole, check_operators, check_views, check_random, check_no_allocation]
+CHECKS.append(check_every_operator)
 
 
 @pytest.mark.parametrize("check", CHECKS)
