@@ -32,7 +32,7 @@ def measure(names: list[str], boards: list[str], say: page.Say) -> page.Results:
     for name in boards:
         machine = board.MACHINES[name]
         results.code[machine.core] = {
-            level: board.kernel_bytes(machine, level) for level in ("-Os", "-O2")
+            level: board.code_size(machine, level) for level in ("-Os", "-O2")
         }
         for net in nets:
             say(f"{name}: {net.name}")
