@@ -103,9 +103,10 @@ class Table:
         return [Table(self._data, at + _unpack(self._data, at, "<I")) for at in places]
 
     def text(self, slot: int) -> str:
-        """A string; what is not UTF-8 is replaced, and what is too long for a name is cut off."""
+        """A name: what cannot be printed in one line is replaced, what is too long cut off."""
         raw = self.array(slot, "u1")
-        return "" if raw is None else raw[:MAX_TEXT].tobytes().decode("utf-8", "replace")
+        text = "" if raw is None else raw[:MAX_TEXT].tobytes().decode("utf-8", "replace")
+        return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _check(data: bytes, position: int, count: int) -> None:

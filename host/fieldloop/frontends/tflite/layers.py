@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fieldloop.frontends.tflite.file import Node
 from fieldloop.frontends.tflite.names import PADDING_SAME
 from fieldloop.frontends.tflite.walk import Walk, clamp_of, elements, is_legacy, refuse
 from fieldloop.ir.op import Clamp, Fixed, OpKind, Requant, Window
 from fieldloop.ir.shapes import Shape
-from fieldloop.ir.tensor import DType, Tensor
-from fieldloop.quantize.fixedpoint import activation_range, weighted_factors
+from fieldloop.ir.tensor import DType, Quant, Tensor
+from fieldloop.quantize.fixedpoint import activation_range, factor, weighted_factors
 
 
 def conv(walk: Walk, node: Node) -> None:
@@ -127,7 +129,52 @@ def pool(walk: Walk, node: Node, kind: OpKind) -> None:
     if len(x.shape) != 4:
         refuse(f"expected an input of four dimensions, got {list(x.shape)}")
     window = _window(node, x, (node.option("filter_h"), node.option("filter_w")), (1, 1))
+    if kind is OpKind.AVG_POOL and is_legacy(walk.info(node, 0)):
+        counts = _tap_counts(window, x)
+        if any(count % 2 == 0 for count in counts):
+            _average_upwards(walk, node, x, window, counts)
+            return
     pool_over(walk, node, kind, x, window, clamp_of(node))
+
+
+def _tap_counts(window: Window, x: Tensor) -> set[int]:
+    """How many pixels the windows see: fewer at the edges than elsewhere."""
+    sizes = []
+    places = _places(window, x, 1)
+    for i in range(2):
+        starts = [k * window.stride[i] - window.pads[2 * i] for k in range(places[1 + i])]
+        reach, size = window.kernel[i], x.shape[1 + i]
+        sizes.append({min(start + reach, size) - max(start, 0) for start in starts})
+    return {rows * columns for rows in sizes[0] for columns in sizes[1]}
+
+
+def _average_upwards(walk: Walk, node: Node, x: Tensor, window: Window, counts: set[int]) -> None:
+    """An average of uint8 rounds halves up, the one of int8 away from zero.
+
+    So it becomes a sum with weights: (2 sum + 1) / 2n has no halves where n is even.
+    """
+    if len(counts) != 1 or x.quant is None:
+        refuse(
+            "the average of uint8 over windows of different sizes is not supported",
+            "pad with VALID, or convert the model to int8",
+        )
+    count, channels = counts.pop(), x.shape[3]
+    clamp, out = clamp_of(node), walk.out(node)
+    twos = np.full((1, *window.kernel, channels), 2, np.int8)
+    w = walk.own_constant(f"{out.name}.weights", twos, Quant((1.0,)))
+    b = walk.own_constant(f"{out.name}.bias", np.ones(channels, np.int32))
+    assert out.quant is not None
+    fixed = Requant(*activation_range(clamp, out.quant), (factor(0.5 / count),), True)
+    walk.put(
+        node,
+        OpKind.DEPTHWISE_CONV2D,
+        [x, w, b],
+        shape=_places(window, x, channels),
+        quant=x.quant,
+        window=window,
+        clamp=clamp,
+        fixed=fixed,
+    )
 
 
 def pool_over(

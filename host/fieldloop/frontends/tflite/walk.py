@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -302,11 +303,18 @@ class Walk:
             return x
         return self.reshape(x, self.hidden(x.name, shape, x, x.quant))
 
+    def own_constant(self, label: str, data: Array, quant: Quant | None = None) -> Tensor:
+        """A constant that the file does not have."""
+        dtype = DType(data.dtype.name)
+        like = Tensor(label, data.shape, dtype, quant, data)
+        made = replace(like, name=self.hidden(label, data.shape, like, quant).name)
+        self.tensors[made.name] = made
+        return made
+
     def table(self, x: Tensor, out: Tensor, entries: Int8) -> Tensor:
         """out = entries[x + 128]."""
-        name = self.hidden(f"{out.name}.table", (256,), out, None).name
-        self.tensors[name] = Tensor(name, (256,), DType.INT8, out.quant, entries)
-        return self.emit(OpKind.TABLE, [x, self.tensors[name]], out)
+        table = self.own_constant(f"{out.name}.table", entries, out.quant)
+        return self.emit(OpKind.TABLE, [x, table], out)
 
 
 def clamp_of(node: Node) -> Clamp:
