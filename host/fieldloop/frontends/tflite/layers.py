@@ -70,7 +70,9 @@ def _weighted(
         # uint8 multiplies the scales in float32, as the fully connected layer does.
         in_float32 = kind is OpKind.FULLY_CONNECTED or is_legacy(walk.info(node, 0))
         factors = weighted_factors(x.quant, w.quant, out.quant, fully_connected=in_float32)
-        fixed = Requant(*activation_range(clamp, out.quant), factors)
+        # LiteRT's fully connected layer rounds once; its convolutions twice, as all of int8.
+        once = kind is OpKind.FULLY_CONNECTED and is_legacy(walk.info(node, 0))
+        fixed = Requant(*activation_range(clamp, out.quant), factors, once)
     walk.put(
         node,
         kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,6 +87,8 @@ def pack(walk: Walk, node: Node) -> None:
         part = walk.operand(node, place)
         if part.quant != out.quant:
             refuse("packs values of different scales")
+        if part.size != math.prod(shape):
+            refuse(f"packs a value of {list(part.shape)} into {list(out.shape)}")
         if part.data is not None:
             del walk.tensors[part.name]
             part = walk.add_constant(walk.info(node, place), part.data.reshape(shape), part.quant)
