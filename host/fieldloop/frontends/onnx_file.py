@@ -106,19 +106,24 @@ def read_file(data: bytes) -> OnnxFile:
     graph = model.graph
     if graph.sparse_initializer:
         raise UnsupportedModelError("model: sparse constants; store them densely")
-    constants = {t.name: array_of(t, f"constant {t.name!r}") for t in graph.initializer}
+    constants = {_text(t.name): array_of(t, _text(t.name)) for t in graph.initializer}
     nodes = tuple(_node(n, i) for i, n in enumerate(graph.node))
-    inputs = tuple(_declared(v) for v in graph.input if v.name not in constants)
-    return OnnxFile(
-        graph.name or "onnx", opset, nodes, constants, inputs, tuple(v.name for v in graph.output)
-    )
+    inputs = tuple(_declared(v) for v in graph.input if _text(v.name) not in constants)
+    outputs = tuple(_text(v.name) for v in graph.output)
+    return OnnxFile(_text(graph.name) or "onnx", opset, nodes, constants, inputs, outputs)
+
+
+def _text(name: str | bytes) -> str:
+    """A name that fits in a line; one that is not UTF-8 comes as bytes."""
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def array_of(tensor: Any, what: str) -> Array:
     """A TensorProto's elements."""
 
     def refuse(why: str, instead: str) -> UnsupportedModelError:
-        return unsupported(what, "tensor", why, instead)
+        return unsupported(f"constant {what!r}", "tensor", why, instead)
 
     if tensor.data_location == 1 or tensor.external_data:
         raise refuse(
@@ -151,10 +156,17 @@ def array_of(tensor: Any, what: str) -> Array:
 
 
 def _node(node: Any, place: int) -> Node:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    name = node.name or f"{node.op_type}_{place}"
-    attributes = {a.name: _attribute(a, f"node {name!r}") for a in node.attribute}
-    return Node(name, node.op_type, domain, tuple(node.input), tuple(node.output), attributes)
+    domain, operator = _text(node.domain), _text(node.op_type)
+    name = _text(node.name) or f"{operator}_{place}"
+    attributes = {_text(a.name): _attribute(a, name) for a in node.attribute}
+    return Node(
+        name,
+        operator,
+        "" if domain == "ai.onnx" else domain,
+        tuple(_text(n) for n in node.input),
+        tuple(_text(n) for n in node.output),
+        attributes,
+    )
 
 
 def _attribute(attribute: Any, what: str) -> Any:
@@ -164,7 +176,7 @@ def _attribute(attribute: Any, what: str) -> Any:
     if kind == 2:
         return int(attribute.i)
     if kind == 3:
-        return attribute.s.decode("utf-8", "replace")
+        return _text(attribute.s)
     if kind == 4:
         return array_of(attribute.t, what)
     if kind == 6:
@@ -178,9 +190,9 @@ def _declared(value: Any) -> Declared:
     kind = value.type.tensor_type
     dtype = DTYPES.get(kind.elem_type, f"type {kind.elem_type}")
     if not kind.HasField("shape"):
-        return Declared(value.name, dtype, None)
+        return Declared(_text(value.name), dtype, None)
     shape = tuple(
         int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None
         for d in kind.shape.dim
     )
-    return Declared(value.name, dtype, shape)
+    return Declared(_text(value.name), dtype, shape)

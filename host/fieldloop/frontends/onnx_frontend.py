@@ -46,6 +46,18 @@ _PICTURES = {
     "BatchNormalization",
 }
 
+# What handlers and numpy raise where a damaged file lacks an input or has an impossible attribute.
+_MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
 
 def read_onnx(data: bytes, outputs: Sequence[str] = ()) -> Imported:
     """The graph of an .onnx file, float32 or int8 as the file is.
@@ -161,18 +173,13 @@ class OnnxWalk:
                     f"it reads {name!r}, which nothing makes before", "is the file damaged?"
                 )
         try:
-            made = self._made(node)
+            with np.errstate(all="ignore"):  # constants that are not finite are refused later
+                made = self._made(node)
         except CannotFoldError as error:
             raise self.source.refuse(str(error), "fold constants before the export") from error
         except UsageError as error:
             raise self.source.refuse(str(error), self._way_out(node)) from error
-        except (
-            ValueError,
-            TypeError,
-            IndexError,
-            OverflowError,
-            np.exceptions.AxisError,
-        ) as error:
+        except _MISFITS as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise self.source.refuse(
                 f"attributes or inputs that do not fit it ({reason})", "is the file damaged?"
@@ -192,8 +199,7 @@ class OnnxWalk:
         held = [self.values[name] for name in node.inputs if name]
         if node.operator in FOLDS and all(isinstance(v, np.ndarray) for v in held):
             arrays: list[Array] = [self.values.get(name) for name in node.inputs]  # type: ignore
-            with np.errstate(all="ignore"):
-                return [FOLDS[node.operator](node, arrays, self.opset)]
+            return [np.asarray(FOLDS[node.operator](node, arrays, self.opset))]
         if node.operator == "Shape" and held and isinstance(held[0], Value):
             return [shape_slice(node, held[0].shape)]
         handler = HANDLERS.get(node.operator)
