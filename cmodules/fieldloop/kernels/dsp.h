@@ -97,8 +97,13 @@ static inline uint32_t fl_pair(uint32_t lower, uint32_t upper) {
     return (lower & 0xffffu) | upper << 16;
 }
 
+static inline uint32_t fl_extend(uint32_t byte) {
+    const int32_t v = (int8_t)(uint8_t)byte;
+    return (uint32_t)v;
+}
+
 static inline uint32_t fl_sxtab16(uint32_t a, uint32_t b) {
-    return fl_pair(a + (uint32_t)(int8_t)(uint8_t)b, (a >> 16) + (uint32_t)(int8_t)(uint8_t)(b >> 16));
+    return fl_pair(a + fl_extend(b), (a >> 16) + fl_extend(b >> 16));
 }
 
 static inline uint32_t fl_sxtab16_odd(uint32_t a, uint32_t b) {
