@@ -7,27 +7,38 @@
 
 #if FL_KERNELS == 1
 
-static void put_half(uint32_t *to, int32_t pixel, int32_t value) {
-    const int16_t half = (int16_t)value;
-    memcpy((uint8_t *)to + 2 * pixel, &half, 2);
+#if defined(__ARM_FEATURE_DSP)
+
+#define QUAD                                       \
+    "ldr %[odd], [%[x]], #4\n\t"                   \
+    "sxtab16 %[even], %[minus], %[odd]\n\t"        \
+    "sxtab16 %[odd], %[minus], %[odd], ror #8\n\t" \
+    "strd %[even], %[odd], [%[to]], #16\n\t"
+
+// n / 4 quads of one pixel: four instructions each.
+static inline void widen_quads(const int8_t *x, int32_t n, uint32_t minus, uint32_t *to) {
+    uint32_t even, odd;
+    __asm__ volatile(
+        "subs %[n], %[n], #16\n\t"
+        "blt 2f\n"
+        "1:\n\t" QUAD QUAD QUAD QUAD
+        "subs %[n], %[n], #16\n\t"
+        "bge 1b\n"
+        "2:\n\t"
+        "adds %[n], %[n], #12\n\t"
+        "blt 4f\n"
+        "3:\n\t" QUAD
+        "subs %[n], %[n], #4\n\t"
+        "bge 3b\n"
+        "4:\n\t"
+        : [x] "+r"(x), [n] "+r"(n), [to] "+r"(to), [even] "=&r"(even), [odd] "=&r"(odd)
+        : [minus] "r"(minus)
+        : "cc", "memory");
 }
 
-// n bytes, and the tail of a column where n is no multiple of 4; `to`: the first word of this pixel.
-static void widen(const int8_t *x, int32_t n, const fl_columns_t *v, uint32_t *to, int32_t pixel) {
-    const uint32_t minus = v->minus;
-    for (; n >= 16; n -= 16) {
-        const uint32_t a = fl_word(x), b = fl_word(x + 4), c = fl_word(x + 8), d = fl_word(x + 12);
-        to[0] = fl_sxtab16(minus, a);
-        to[1] = fl_sxtab16_odd(minus, a);
-        to[4] = fl_sxtab16(minus, b);
-        to[5] = fl_sxtab16_odd(minus, b);
-        to[8] = fl_sxtab16(minus, c);
-        to[9] = fl_sxtab16_odd(minus, c);
-        to[12] = fl_sxtab16(minus, d);
-        to[13] = fl_sxtab16_odd(minus, d);
-        x += 16;
-        to += 16;
-    }
+#else
+
+static inline void widen_quads(const int8_t *x, int32_t n, uint32_t minus, uint32_t *to) {
     for (; n >= 4; n -= 4) {
         const uint32_t word = fl_word(x);
         to[0] = fl_sxtab16(minus, word);
@@ -35,89 +46,161 @@ static void widen(const int8_t *x, int32_t n, const fl_columns_t *v, uint32_t *t
         x += 4;
         to += 4;
     }
-    to -= 2 * pixel;
-    for (; n > 0; n--) {
-        put_half(to++, pixel, *x++ - v->x_zero);
-    }
 }
 
-static void clear(int32_t k, uint32_t *to, int32_t pixel) {
-    for (; k >= 4; k -= 4) {
-        to[0] = 0;
-        to[1] = 0;
-        to += 4;
-    }
-    to -= 2 * pixel;
-    for (; k > 0; k--) {
-        put_half(to++, pixel, 0);
+#endif
+
+static inline void put_half(uint32_t *to, int32_t pixel, int32_t value) {
+    const int16_t half = (int16_t)value;
+    memcpy((uint8_t *)to + 2 * pixel, &half, 2);
+}
+
+// A whole column from its bytes, tail included.
+static inline void widen(const int8_t *x, const fl_columns_t *v, uint32_t *scratch, int32_t pixel) {
+    const int32_t quads = v->k & ~3;
+    widen_quads(x, quads, v->minus, scratch + 2 * pixel);
+    for (int32_t i = quads; i < v->k; i++) {
+        put_half(scratch + i, pixel, x[i] - v->x_zero);
     }
 }
 
 // Words, the last of which may overlap the one before it.
-static void copy(int8_t *to, const int8_t *from, int32_t n) {
+static inline void copy(int8_t *to, const int8_t *from, int32_t n) {
     if (n < 4) {
-        for (int32_t i = 0; i < n; i++) {
-            to[i] = from[i];
-        }
+        to[0] = from[0];
+        to[n >> 1] = from[n >> 1];
+        to[n - 1] = from[n - 1];
         return;
     }
-    int32_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        fl_put_word(to + i, fl_word(from + i));
+    const int8_t *last = from + n - 4;
+    int8_t *to_last = to + n - 4;
+    while (from < last) {
+        fl_put_word(to, fl_word(from));
+        from += 4;
+        to += 4;
     }
-    fl_put_word(to + n - 4, fl_word(from + n - 4));
+    fl_put_word(to_last, fl_word(last));
+}
+
+// k: a multiple of 4.
+static void clear(int32_t k, uint32_t *scratch, int32_t pixel) {
+    uint32_t *to = scratch + 2 * pixel;
+    for (int32_t i = 0; i < k; i += 4) {
+        to[i] = 0;
+        to[i + 1] = 0;
+    }
+}
+
+// Output positions along an axis of which every tap lies on the map.
+static uint32_t whole(int32_t out, int32_t stride, int32_t pad, int32_t dilation, int32_t kernel, int32_t size,
+                      int32_t *from) {
+    *from = (pad + stride - 1) / stride;
+    const int64_t room = (int64_t)size - 1 - (int64_t)(kernel - 1) * dilation + pad;  // of the last one's first tap
+    const int64_t end = room < 0 ? 0 : room / stride + 1;
+    const int64_t count = (end < out ? end : out) - *from;
+    return count > 0 ? (uint32_t)count : 0;
+}
+
+fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32_t w_c, int32_t x_zero, const int8_t *x) {
+    const int joined = p->dilation_w == 1 && w_c == d->in_c;  // the taps of a row are one run
+    const int32_t taps = p->kernel_h * p->kernel_w, row = d->in_w * d->in_c;
+    fl_columns_t v = {
+        .p = p,
+        .d = d,
+        .x = x,
+        .w_c = w_c,
+        .k = taps * w_c,
+        .minus = fl_pair_of(-x_zero),
+        .x_zero = x_zero,
+        .staged = w_c % 4 != 0,
+        .runs = joined ? 1 : p->kernel_w,
+        .n = joined ? p->kernel_w * w_c : w_c,
+    };
+    v.y_count = whole(d->out_h, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h, &v.y_from);
+    v.x_count = whole(d->out_w, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w, &v.x_from);
+    if (v.y_count && v.x_count) {  // else these may not fit 32 bits
+        v.y_step = d->out_h > 1 ? p->stride_h * row : 0;
+        v.x_step = d->out_w > 1 ? p->stride_w * d->in_c : 0;
+        v.origin = p->pad_top * row + p->pad_left * d->in_c;
+        v.x_row = p->kernel_h > 1 ? p->dilation_h * row : 0;
+        v.x_run = p->kernel_w > 1 ? p->dilation_w * d->in_c : 0;
+    }
+    return v;
+}
+
+// Where some taps lie in the padding.
+static __attribute__((noinline)) void border(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch,
+                                             int32_t pixel) {
+    const fl_conv_params_t *p = v->p;
+    const fl_map_dims_t *d = v->d;
+    const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
+    const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
+    const int joined = v->runs == 1;
+    const int32_t n = joined ? (tx.end - tx.first) * v->w_c : v->w_c;
+    int8_t stage[FL_COLUMN_STAGE];
+    if (v->staged) {
+        for (int32_t i = 0; i < v->k; i += 4) {
+            fl_put_word(stage + i, (uint8_t)v->x_zero * 0x01010101u);
+        }
+    } else {
+        clear(v->k, scratch, pixel);
+    }
+    for (int32_t r = ty.first; r < ty.end; r++) {
+        for (int32_t t = tx.first; t < tx.end; t++) {
+            const int32_t at = (r * p->kernel_w + t) * v->w_c;
+            const int8_t *x =
+                v->x + ((ty.start + r * p->dilation_h) * d->in_w + tx.start + t * p->dilation_w) * d->in_c;
+            if (v->staged) {
+                copy(stage + at, x, n);
+            } else {
+                widen_quads(x, n, v->minus, scratch + at + 2 * pixel);
+            }
+            if (joined) {
+                break;  // that was the whole row
+            }
+        }
+    }
+    if (v->staged) {
+        widen(stage, v, scratch, pixel);
+    }
 }
 
 void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch, int32_t pixel) {
-    const fl_conv_params_t *p = v->p;
-    const fl_map_dims_t *d = v->d;
-    uint32_t *to = scratch + 2 * pixel;
-    if (v->pointwise) {
-        widen(v->x + (oy * p->stride_h * d->in_w + ox * p->stride_w) * d->in_c, v->k, v, to, pixel);
+    if ((uint32_t)(oy - v->y_from) >= v->y_count || (uint32_t)(ox - v->x_from) >= v->x_count) {
+        border(v, oy, ox, scratch, pixel);
         return;
     }
-    const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
-    const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
-    const int32_t rows = ty.end - ty.first, taps = tx.end - tx.first;
-    if (rows <= 0 || taps <= 0) {
-        clear(v->k, to, pixel);
-        return;
-    }
-    const int8_t *x = v->x + ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
-    // beyond the last row or tap nothing is read: with one of them the step may not even fit 32 bits
-    const int32_t x_row = rows > 1 ? p->dilation_h * d->in_w * d->in_c : 0;
-    const int32_t x_tap = taps > 1 ? p->dilation_w * d->in_c : 0;
-    const int joined = p->dilation_w == 1 && v->w_c == d->in_c;  // the taps of a row are one run
-    const int32_t runs = joined ? 1 : taps;
-    const int32_t n = joined ? taps * v->w_c : v->w_c;
-    const int32_t w_row = p->kernel_w * v->w_c;
-    const int whole = rows == p->kernel_h && taps == p->kernel_w;
-    int32_t at = (ty.first * p->kernel_w + tx.first) * v->w_c;
-    if (v->w_c % 4 == 0 || v->k == v->w_c) {
-        if (!whole) {
-            clear(v->k, to, pixel);
-        }
-        for (int32_t r = 0; r < rows; r++) {
-            for (int32_t i = 0; i < runs; i++) {
-                widen(x + i * x_tap, n, v, to + at + i * n, pixel);
+    const int8_t *x = v->x + (oy * v->y_step + ox * v->x_step - v->origin);
+    const int32_t n = v->n;
+    if (!v->staged) {
+        uint32_t *to = scratch + 2 * pixel;
+        for (int32_t r = v->p->kernel_h; r > 0; r--) {
+            const int8_t *run = x;
+            for (int32_t i = v->runs; i > 0; i--) {
+                widen_quads(run, n, v->minus, to);
+                run += v->x_run;
+                to += n;
             }
-            x += x_row;
-            at += w_row;
+            x += v->x_row;
         }
+        return;
+    }
+    if (n == v->k) {  // one run is all of it
+        widen(x, v, scratch, pixel);
         return;
     }
     int8_t stage[FL_COLUMN_STAGE];
-    if (!whole) {
-        memset(stage, v->x_zero, (size_t)v->k);
-    }
-    for (int32_t r = 0; r < rows; r++) {
-        for (int32_t i = 0; i < runs; i++) {
-            copy(stage + at + i * n, x + i * x_tap, n);
+    int8_t *to = stage;
+    for (int32_t r = v->p->kernel_h; r > 0; r--) {
+        const int8_t *run = x;
+        for (int32_t i = v->runs; i > 0; i--) {
+            copy(to, run, n);
+            run += v->x_run;
+            to += n;
         }
-        x += x_row;
-        at += w_row;
+        x += v->x_row;
     }
-    widen(stage, v->k, v, to, pixel);
+    widen(stage, v, scratch, pixel);
 }
 
 #else

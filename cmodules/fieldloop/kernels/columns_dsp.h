@@ -23,19 +23,23 @@ typedef struct {
     int32_t k;        // elements of a row of weights: kernel_h * kernel_w * w_c
     uint32_t minus;   // the pair (-x_zero, -x_zero)
     int32_t x_zero;
-    int pointwise;    // one tap, which never leaves the map
+    int staged;       // rows are gathered as bytes first
+    // Output pixels of which every tap lies on the map: from..from + count - 1 along each axis.
+    int32_t y_from, x_from;
+    uint32_t y_count, x_count;
+    int32_t y_step, x_step, origin;  // their first tap: element oy * y_step + ox * x_step - origin of x
+    // A kernel row of theirs: `runs` runs of n elements, x_run apart; the next row x_row behind it.
+    int32_t runs, n, x_run, x_row;
 } fl_columns_t;
 
-// Whether fl_column can make them.
+// Whether there are columns for the convolution.
 static inline int fl_has_columns(const fl_conv_params_t *p, int32_t w_c) {
     const int32_t taps = p->kernel_h * p->kernel_w;
     return w_c % 4 == 0 || taps == 1 || taps * w_c <= FL_COLUMN_STAGE;
 }
 
-static inline int fl_is_pointwise(const fl_conv_params_t *p, const fl_map_dims_t *d) {
-    return p->kernel_h * p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
-           (d->out_h - 1) * p->stride_h < d->in_h && (d->out_w - 1) * p->stride_w < d->in_w;
-}
+// For group 0: the next one's x is w_c further.
+fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32_t w_c, int32_t x_zero, const int8_t *x);
 
 // Writes the column of output pixel (oy, ox) as pixel 0 or 1 of the scratch.
 void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch, int32_t pixel);

@@ -57,15 +57,7 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
         fl_conv2d_plain(p, q, d, x, w, b, scratch, out);
         return;
     }
-    fl_columns_t v = {
-        .p = p,
-        .d = d,
-        .w_c = w_c,
-        .k = p->kernel_h * p->kernel_w * w_c,
-        .minus = fl_pair_of(-q->x_zero),
-        .x_zero = q->x_zero,
-        .pointwise = fl_is_pointwise(p, d),
-    };
+    fl_columns_t v = fl_columns(p, d, w_c, q->x_zero, x);
     const uint32_t *columns = scratch;
     const int32_t channels = d->out_c / groups;
     const int paired = b && q->requant_stride != 0 && !(q->flags & FL_OP_SINGLE_ROUNDING);
@@ -89,7 +81,6 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
     };
     const int32_t pixels = d->out_h * d->out_w;
     for (int32_t i = 0; i < groups; i++) {
-        v.x = x + i * w_c;
         g.first = i * channels;
         g.tile.r = q->requant + g.first;
         g.tile.b = b ? b + g.first : NULL;
@@ -111,6 +102,7 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
             }
             two_pixels(&g, to[0], to[1]);
         }
+        v.x += w_c;
     }
 }
 

@@ -16,8 +16,8 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     for (int32_t i = 0; i < 4; i++) {
         const fl_scale_t scale = {s->multiplier[i], s->down[i]};
         int32_t y;
-        if (!(q->flags & FL_OP_SINGLE_ROUNDING) && (uint32_t)scale.down < FL_FAR) {
-            y = fl_clamp(fl_scale_far(s->acc[i], scale, s->twice_zero_1), q->act_min, q->act_max);
+        if (!(q->flags & FL_OP_SINGLE_ROUNDING) && (uint32_t)scale.down < FL_RIGHT) {
+            y = fl_clamp(fl_scale_right(s->acc[i], scale, s->twice_zero_1), q->act_min, q->act_max);
         } else {
             y = fl_finish(q, NULL, s->channel + i, s->acc[i]);
         }

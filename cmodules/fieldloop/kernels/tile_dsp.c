@@ -12,8 +12,8 @@
 
 static inline uint32_t byte_of(const fl_tile_t *s, const fl_requant_t *r, uint32_t acc) {
     const fl_scale_t scale = fl_scale_of(r);
-    if ((uint32_t)scale.down < FL_FAR) {
-        return (uint8_t)fl_clamp(fl_scale_far(acc, scale, s->twice_zero_1), s->q->act_min, s->q->act_max);
+    if ((uint32_t)scale.down < FL_RIGHT) {
+        return (uint8_t)fl_clamp(fl_scale_right(acc, scale, s->twice_zero_1), s->q->act_min, s->q->act_max);
     }
     return (uint8_t)fl_finish(s->q, NULL, (int32_t)(r - s->q->requant), acc);
 }
