@@ -5,7 +5,6 @@
 
 #include "kernels/fallback.h"
 
-FL_FALL_BACK_DEPTHWISE_CONV2D(mve)
 FL_FALL_BACK_FULLY_CONNECTED(mve)
 FL_FALL_BACK_POOL(max, mve)
 FL_FALL_BACK_POOL(avg, mve)

@@ -3,6 +3,7 @@
 #include "columns_dsp.h"
 #include "fieldloop/fl_kernels.h"
 #include "four_dsp.h"
+#include "windows_mve.h"
 
 uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
     if (variant == FL_KERNELS_DSP) {
@@ -20,6 +21,10 @@ uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, cons
 uint32_t fl_depthwise_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
     if (variant == FL_KERNELS_DSP) {
         return fl_depthwise_is_four(p, d) ? 8 * (uint32_t)(p->kernel_h * p->kernel_w) : 0;
+    }
+    if (variant == FL_KERNELS_MVE) {
+        const uint32_t bytes = fl_windows_of_mve(p, d).bytes;
+        return bytes ? FL_WINDOWS_TABLE + FL_WINDOWS_EDGE + bytes + FL_WINDOWS_SLACK : 0;
     }
     return 0;
 }
