@@ -2,6 +2,7 @@
 #include "mod_common.h"
 
 #include "fieldloop/fl_crc.h"
+#include "fieldloop/fl_kernels.h"
 #include "fieldloop/fl_link.h"
 #include "fieldloop/fl_random.h"
 #include "fieldloop/fl_sha256.h"
@@ -55,6 +56,15 @@ static mp_obj_t module_random_fill(mp_obj_t buffer_in, mp_obj_t seed_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(module_random_fill_obj, module_random_fill);
 
+// kernels(): "plain", "dsp" or "mve": what the operators are run by, and so the RAM beside the plan's.
+static mp_obj_t module_kernels(void) {
+    static const qstr names[] = {
+        [FL_KERNELS_PLAIN] = MP_QSTR_plain, [FL_KERNELS_DSP] = MP_QSTR_dsp, [FL_KERNELS_MVE] = MP_QSTR_mve,
+    };
+    return MP_OBJ_NEW_QSTR(names[fl_kernels_variant()]);
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(module_kernels_obj, module_kernels);
+
 static const mp_rom_obj_tuple_t version_obj = {
     {&mp_type_tuple}, 3, {MP_ROM_INT(0), MP_ROM_INT(1), MP_ROM_INT(0)}
 };
@@ -70,6 +80,7 @@ static const mp_rom_map_elem_t module_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_crc32), MP_ROM_PTR(&module_crc32_obj) },
     { MP_ROM_QSTR(MP_QSTR_sha256), MP_ROM_PTR(&module_sha256_obj) },
     { MP_ROM_QSTR(MP_QSTR_random_fill), MP_ROM_PTR(&module_random_fill_obj) },
+    { MP_ROM_QSTR(MP_QSTR_kernels), MP_ROM_PTR(&module_kernels_obj) },
     { MP_ROM_QSTR(MP_QSTR_version), MP_ROM_PTR(&version_obj) },
     { MP_ROM_QSTR(MP_QSTR_protocol), MP_ROM_INT(FL_LINK_PROTO) },
 };

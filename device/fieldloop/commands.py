@@ -27,6 +27,7 @@ def info(server, _):
         "s": link.session,
         "n": link.calls,
         "buf": link.buf,
+        "kern": _fieldloop.kernels(),
         "slots": {name: slot.size for name, slot in server.storage.slots.items()},
         "model": None if server.model is None else server.model_map(),
         "learner": server.learner is not None,

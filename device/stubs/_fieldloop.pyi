@@ -16,6 +16,9 @@ def sha256(data: Buffer | Iterable[Buffer]) -> bytes: ...
 def random_fill(buffer: bytearray | memoryview, seed: int) -> None:
     """Bytes that a host makes of the same seed: inputs to compare with."""
 
+def kernels() -> str:
+    """What the operators are run by: plain, dsp (Armv7E-M) or mve (Helium)."""
+
 class Model:
     """An image executed in place; keeps the image's buffer and an arena on the heap."""
 

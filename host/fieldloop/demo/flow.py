@@ -77,6 +77,7 @@ class _OnDevice:
     bit_exact: bool
     learned_bit_exact: bool
     ram: tuple[int, int]  # touched by inference, by learning
+    kernels: str  # plain, dsp or mve: part of what the RAM depends on
     state: bytes
     survived: bool
     predict_counts: tuple[int | None, ...]
@@ -187,6 +188,7 @@ def _on_device(
             bit_exact = bool((before == host.predict_int8(x_test)).all())
         with clock.stage("watermark", "measure the RAM that is touched"):
             ram = _watermarks(board, x_test, stream, ys, config)
+            kernels = board.info().kernels
         with clock.stage("learn", f"learn {len(stream)} samples of {_digits(data.missing)}"):
             board.learner_open(asdict(config))
             for at in range(0, len(stream), _AT_ONCE):
@@ -217,6 +219,7 @@ def _on_device(
         bit_exact=bit_exact,
         learned_bit_exact=learned_bit_exact,
         ram=ram,
+        kernels=kernels,
         state=state,
         survived=survived,
         predict_counts=predict_counts,
@@ -327,7 +330,8 @@ def _result(
     before = field.measure(seen.before.argmax(axis=1), data)
     after = field.measure(seen.after.argmax(axis=1), data)
     v2 = fields["v2"]
-    sizes = learner_sizes(Model(trained.compiled.image), config)
+    model = Model(trained.compiled.image)
+    sizes = learner_sizes(model, config)
     if report.ram_learn_bytes is None:
         raise FieldloopError("the demo's model cannot learn: it was compiled without a layer to")
     return DemoResult(
@@ -352,9 +356,11 @@ def _result(
         device_bit_exact=seen.bit_exact,
         device_samples_checked=len(seen.before),
         device_learned_bit_exact=seen.learned_bit_exact,
-        ram_planned_bytes=report.ram_infer_bytes,
+        ram_planned_bytes=model.variant_arena_bytes(seen.kernels),
         ram_watermark_bytes=seen.ram[0],
-        ram_learn_planned_bytes=report.ram_learn_bytes + sizes.total_bytes,
+        ram_learn_planned_bytes=(
+            model.variant_arena_bytes(seen.kernels, "LEARN") + sizes.total_bytes
+        ),
         ram_learn_watermark_bytes=seen.ram[1],
         stream_samples=v2.stats.samples,
         samples_trained=v2.stats.trained,

@@ -44,6 +44,7 @@ class BoardInfo:
     micropython: str
     boot: int
     buf_bytes: int
+    kernels: str  # plain, dsp or mve
     slots: dict[str, int]  # name -> capacity, bytes
     model: ModelInfo | None
     learner: bool
@@ -192,6 +193,7 @@ def board_info(reply: Reply) -> BoardInfo:
         micropython=f.text("mpy"),
         boot=f.integer("boot"),
         buf_bytes=f.integer("buf"),
+        kernels=f.text("kern") if f.has("kern") else "plain",
         slots={name: size for name, size in slots.items() if isinstance(size, int)},
         model=model_info("info", model) if model is not None else None,
         learner=f.flag("learner"),
