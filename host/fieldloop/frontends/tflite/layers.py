@@ -86,11 +86,12 @@ def _weighted(
 
 
 def _data(walk: Walk, node: Node) -> Tensor:
-    """The input that is no weights."""
+    """The input that is no weights: of the output's type."""
     x, info = walk.read(node), walk.out_info(node)
-    if x.dtype is DType.INT32 or info.dtype not in ("float32", "int8", "uint8"):
+    if x.dtype is DType.INT32 or walk.describe(info).dtype is not x.dtype:
         refuse(
-            f"{walk.info(node, 0).dtype} values make {info.dtype}; expected int8 or float32",
+            f"{walk.info(node, 0).dtype} values make {info.dtype}, expected one type of int8, "
+            "uint8 and float32",
             "convert the model to int8 or float32",
         )
     return x
@@ -132,6 +133,7 @@ def pool(walk: Walk, node: Node, kind: OpKind) -> None:
         refuse(f"expected an input of four dimensions, got {list(x.shape)}")
     window = _window(node, x, (node.option("filter_h"), node.option("filter_w")), (1, 1))
     if kind is OpKind.AVG_POOL and is_legacy(walk.info(node, 0)):
+        _data(walk, node)
         counts = _tap_counts(window, x)
         if any(count % 2 == 0 for count in counts):
             _average_upwards(walk, node, x, window, counts)

@@ -140,7 +140,7 @@ def hard_swish(x: Quant, out: Quant) -> Int8:
     hires = np.float32(1.0 / 128.0) * np.float32(x.scale)
     with np.errstate(over="ignore"):
         to_out = float(hires / np.float32(out.scale))
-    to_reluish = float(hires / (np.float32(3.0) / np.float32(32768.0)))
+        to_reluish = float(hires / (np.float32(3.0) / np.float32(32768.0)))
     out_multiplier, out_shift = quantize_multiplier(to_out)
     reluish_multiplier, reluish_shift = quantize_multiplier(to_reluish)
     if out_shift > 0:

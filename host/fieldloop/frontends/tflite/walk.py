@@ -18,6 +18,7 @@ from fieldloop.frontends.imported import ValueMap
 from fieldloop.frontends.tflite.file import FileTensor, ModelFile, Node
 from fieldloop.frontends.tflite.names import ACTIVATIONS, RELU, RELU6, RELU_N1_TO_1
 from fieldloop.frontends.tflite.tables import Int8, identity
+from fieldloop.ir.dtypes import check_dtypes
 from fieldloop.ir.op import NO_CLAMP, Attrs, Clamp, Fixed, Op, OpKind, Window
 from fieldloop.ir.shapes import MAX_DIMS, Shape, output_shape
 from fieldloop.ir.tensor import Array, DType, Quant, Tensor
@@ -244,6 +245,7 @@ class Walk:
         made = output_shape(op, self.tensors)
         if made != out.shape:
             raise UsageError(f"makes the shape {list(made)}, the file says {list(out.shape)}")
+        check_dtypes(op, self.tensors)
         self.ops.append(op)
         return out
 
