@@ -14,6 +14,7 @@ from fieldloop.ir.reference import run
 from fieldloop.ir.reference_int8 import run_int8
 from fieldloop.ir.tensor import DType
 from fieldloop.quantize.calibrate import calibrate
+from fieldloop.quantize.options import Method, QuantizeOptions
 from fieldloop.quantize.ptq import activation_quant, quantize_graph, weight_quant
 
 REALS = st.floats(-1e4, 1e4, width=32)
@@ -65,13 +66,14 @@ def test_a_percentile_cuts_rare_extremes() -> None:
     x = np.random.default_rng(0).normal(size=(200, *graph.tensors["x"].shape[1:]))
     x[0].flat[0] = 1000.0
     full = calibrate(graph, {"x": x})["x"]
-    cut = calibrate(graph, {"x": x}, percentile=99.5)["x"]
+    options = QuantizeOptions(method=Method.PERCENTILE, percentile=99.5)
+    cut = calibrate(graph, {"x": x}, options)["x"]
     assert full.hi == 1000.0
     share = ((x >= cut.lo) & (x <= cut.hi)).mean()
     assert cut.hi < 10.0
     assert share >= 0.995
     with pytest.raises(UsageError, match="percentile"):
-        calibrate(graph, {"x": x}, percentile=10.0)
+        QuantizeOptions(percentile=10.0)
 
 
 def test_samples_that_are_not_finite_are_refused() -> None:
