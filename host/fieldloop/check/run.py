@@ -30,7 +30,6 @@ class _Found:
 
     variants: set[str] = field(default_factory=set)
     board: bool | None = None
-    steps: float = 0.0
     absolute: float = 0.0
     largest: float = 0.0
     compared: bool = False
@@ -161,10 +160,15 @@ def _report(
             )
         )
     dtypes = {parsed.tensors[op.outputs[0]].dtype for op in parsed.ops}
-    is_float = Dtype.F32 in dtypes
+    is_float, has_int8 = Dtype.F32 in dtypes, Dtype.I8 in dtypes
     verdict = None
     if oracle is not None:
         compared = [item for item in found if item.compared]
+        whole = [
+            item
+            for item, t in zip(found, host.made, strict=True)
+            if item.compared and (not has_int8 or parsed.tensors[t].dtype is not Dtype.F32)
+        ]
         # What counts of a float model is what it puts out; a layer's own share is in its row.
         relative = [
             layer.difference
@@ -175,14 +179,14 @@ def _report(
             name=oracle.name,
             exact=oracle.exact and not is_float,
             bit_exact=bool(compared) and not any(item.unequal for item in compared),
-            max_abs_diff=max((item.absolute for item in compared), default=0.0),
+            max_abs_diff=max((item.absolute for item in whole), default=0.0),
             max_rel_diff=max((r for r in relative if r is not None), default=None),
             layers=len(compared),
         )
     told = [item.board for item in found]
     return CheckReport(
         model=model,
-        dtype="mixed" if len(dtypes) > 1 and is_float else "float32" if is_float else "int8",
+        dtype="mixed" if is_float and has_int8 else "float32" if is_float else "int8",
         samples=len(samples),
         variants=tuple(host.models),
         variants_equal=not any(item.variants for item in found),
