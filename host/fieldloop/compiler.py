@@ -28,7 +28,7 @@ from fieldloop.plan.verify import verify
 from fieldloop.quantize.ptq import quantize_graph
 
 if TYPE_CHECKING:
-    from fieldloop.quantize.options import QuantizeOptions
+    from fieldloop.quantize.options import Progress, QuantizeOptions
 
 DEFAULT_LEARN = 2
 
@@ -111,6 +111,7 @@ def compile_graph(
     inner_rate: float = INNER_RATE,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Compiled:
     """Compiles a graph for the device.
 
@@ -121,13 +122,14 @@ def compile_graph(
     (of operators); None for inference only. `rehearsal`: real-valued samples and class numbers
     that travel with the model. `options`: how to quantise (then `percentile` is theirs).
     `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells what is missing (RAM: the
-    larger of the two arenas).
+    larger of the two arenas). `progress` hears of calibration: stage, samples done, in all.
     """
     samples = None if calibration is None else _by_name(graph, calibration)
     is_float = all(t.dtype is not DType.INT8 for t in graph.activations)
     quantises = is_float and samples is not None
     if isinstance(learn, Learn):
-        learn = DEFAULT_LEARN if quantises else None
+        stays_int8 = options is None or not (options.float_io or options.keep_float)
+        learn = DEFAULT_LEARN if quantises and stays_int8 else None
     path = trainable_path(graph)
     head = path[0] if path else None
     layers = _chosen_layers(graph, path, learn)
@@ -142,11 +144,16 @@ def compile_graph(
     if quantises:
         assert samples is not None
         headroom = {head.output: learn_headroom} if head is not None and layers else {}
-        if options is None:
-            quantized = quantize_graph(graph, samples, percentile=percentile, headroom=headroom)
-        else:
-            quantized = quantize_graph(graph, samples, headroom=headroom, options=options)
+        quantized = quantize_graph(
+            graph,
+            samples,
+            percentile=percentile,
+            headroom=headroom,
+            options=options,
+            progress=progress,
+        )
         graph = quantized.graph
+        _check_reachable(graph, layers)
         if head is not None and layers:
             norm = quantized.ranges[head.inputs[0]].mean_square_norm
     elif head is not None and layers:
@@ -207,6 +214,17 @@ def trainable_path(graph: Graph) -> tuple[Op, ...]:
             break
         name = op.inputs[0]
     return tuple(layers)
+
+
+def _check_reachable(graph: Graph, layers: tuple[Op, ...]) -> None:
+    """Raises where a layer chosen in the float graph cannot be trained in the int8 one."""
+    left = {op.name for op in trainable_path(graph)}
+    lost = [op.name for op in layers if op.name not in left]
+    if lost:
+        raise UsageError(
+            f"learn: {lost[0]} has something of float32 between itself and the output; quantise "
+            "the whole network (float_io, keep_float), or compile it with learn=None"
+        )
 
 
 def _has_gradient(graph: Graph, op: Op) -> bool:

@@ -17,6 +17,7 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, OpKind, Window
 from fieldloop.ir.reference import run
 from fieldloop.ir.reference_int8 import run_int8
+from fieldloop.quantize.options import Method, QuantizeOptions
 from fieldloop.runtime.model import Model
 
 
@@ -244,3 +245,33 @@ def test_digits_lose_nothing_in_int8(digits: dict[str, Any]) -> None:
     assert float_accuracy > 0.96
     assert abs(float_accuracy - int8_accuracy) <= 0.01
     np.testing.assert_array_equal(run_c(compiled.image, q[:60]), int8[:60])
+
+
+def test_options_say_how_to_quantise() -> None:
+    graph = plain()
+    x = samples_for(graph, 0, 40)
+    stages: list[tuple[str, int, int]] = []
+    wide = compile_graph(graph, x, learn=None)
+    narrow = compile_graph(
+        graph,
+        x,
+        learn=None,
+        options=QuantizeOptions(method=Method.PERCENTILE, percentile=90.0),
+        progress=lambda *stage: stages.append(stage),
+    )
+    assert narrow.input_quant.scale < wide.input_quant.scale
+    assert stages and stages[-1][1] == stages[-1][2]
+
+
+def test_float_outputs_are_not_learned() -> None:
+    graph = plain()
+    x = samples_for(graph, 0, 40)
+    options = QuantizeOptions(float_io=True)
+    compiled = compile_graph(graph, x, options=options)
+    assert compiled.trainables == ()
+    model = Model(compiled.image)
+    assert [t.dtype for t in (*model.inputs, *model.outputs)] == ["float32", "float32"]
+    (real,) = run(graph, {"x": x}).values()
+    assert np.abs(model.predict(x) - real).mean() < 0.05
+    with pytest.raises(UsageError, match="something of float32"):
+        compile_graph(graph, x, learn=1, options=options)
