@@ -73,6 +73,21 @@ def test_float16_weights_become_float32() -> None:
     np.testing.assert_array_equal(weights.data, half.astype(np.float32))
 
 
+def test_dynamic_range_weights_become_float32() -> None:
+    s = Single(4, "int8")
+    b = s.build
+    x = b.input([1, 4], "float32")
+    raw = s.numbers([3, 4])
+    w = b.tensor([3, 4], "int8", [0.1, 0.2, 0.3], 0, raw)
+    out = b.op("FULLY_CONNECTED", [x, w, -1], b.tensor([1, 3], "float32"))
+    imported = read_tflite(b.bytes(out))
+    (weights,) = (t for t in imported.graph.tensors.values() if t.is_constant)
+    assert weights.data is not None
+    scales = np.array([[0.1], [0.2], [0.3]], np.float32)
+    np.testing.assert_array_equal(weights.data, raw.astype(np.float32) * scales)
+    assert "dynamic range" in imported.notes[0]
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_padding_goes_into_the_convolution(dtype: str) -> None:
     s = Single(5, dtype)
@@ -174,13 +189,6 @@ def _sixteen(s: Single) -> bytes:
     return b.bytes(b.op("RELU", [x], b.tensor([1, 4], "int16", 0.1, 0)))
 
 
-def _hybrid(s: Single) -> bytes:
-    b = s.build
-    x = b.input([1, 4], "float32")
-    w = s.constant([3, 4], (0.1, 0))
-    return b.bytes(b.op("FULLY_CONNECTED", [x, w, -1], b.tensor([1, 3], "float32")))
-
-
 def _batch(s: Single) -> bytes:
     b = s.build
     x = b.input([2, 4, 4, 1], "int8", 0.1, 0)
@@ -223,7 +231,6 @@ def _no_scale(s: Single) -> bytes:
 REFUSED: dict[str, tuple[Callable[[Single], bytes], str]] = {
     "lstm": (_lstm, "LSTM"),
     "int16": (_sixteen, "int16"),
-    "dynamic range": (_hybrid, "weights are int8 and values float32"),
     "batch": (_batch, "a batch of 2"),
     "weights that are worked out": (_moving_weights, "not constant"),
     "a slope a channel": (_many_slopes, "slope"),

@@ -117,7 +117,8 @@ def conv(s: Single, *, depthwise: bool = False) -> bytes:
     }
     if depthwise:
         options["depthMultiplier"] = multiplier
-    s.build.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, w, b], out, **options)
+    inputs = [x, w, b] if s.int(0, 4) else [x, w]
+    s.build.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, out, **options)
     return s.finish(out)
 
 
@@ -166,7 +167,12 @@ def binary(s: Single, *, operator: str) -> bytes:
     quant = s.quant()
     a = s.input(shape, quant)
     again = quant if same else None
-    b = s.constant(other, again) if s.int(0, 1) else s.input(other, again)
+    if s.int(0, 1):
+        while len(other) > 1 and other[0] == 1 and s.int(0, 1):
+            other = other[1:]  # of fewer dimensions
+        b = s.constant(other, again)
+    else:
+        b = s.input(other, again)
     pair = [a, b] if s.int(0, 1) else [b, a]
     out = s.value(shape, again)
     options = {} if same else {"fusedActivationFunction": s.activation()}
@@ -337,6 +343,15 @@ def quantize(s: Single, *, source: str, target: str) -> bytes:
     return s.finish(out)
 
 
+def resize(s: Single) -> bytes:
+    shape, quant = s.shape(4, 1, 4), s.quant()
+    size = [shape[1] * s.int(1, 4), shape[2] * s.int(1, 4)]
+    x, out = s.input(shape, quant), s.value([1, *size, shape[3]], quant)
+    half = bool(s.int(0, 1))
+    s.build.op("RESIZE_NEAREST_NEIGHBOR", [x, s.build.ints(*size)], out, halfPixelCenters=half)
+    return s.finish(out)
+
+
 def gather(s: Single) -> bytes:
     rows, width, quant = s.int(2, 20), s.int(1, 6), s.quant()
     table = s.constant([rows, width], quant)
@@ -372,6 +387,7 @@ BOTH: dict[str, Callable[[Single], bytes]] = {
     **_named(reductions, "MEAN", "REDUCE_MAX"),
     **_named(activation, "RELU", "RELU6", "LOGISTIC", "TANH", "LEAKY_RELU", "PRELU"),
     **_named(activation, "HARD_SWISH", "ELU", "ABS"),
+    "RESIZE_NEAREST_NEIGHBOR": resize,
     "GATHER": gather,
 }
 

@@ -58,7 +58,7 @@ def _fold(walk: Walk, node: Node, arrays: list[Array]) -> Array | None:
     if name in _RESHAPES:
         return arrays[0].reshape(out.shape)
     if name == "DEQUANTIZE":
-        return _dequantised(walk.info(node, 0), arrays[0])
+        return dequantized(walk.info(node, 0), arrays[0])
     if name == "CAST":
         return arrays[0].astype(out.dtype) if out.dtype in ("int32", "int64", "float32") else None
     if name == "TRANSPOSE":
@@ -94,7 +94,7 @@ def _fold(walk: Walk, node: Node, arrays: list[Array]) -> Array | None:
     return None
 
 
-def _dequantised(info: FileTensor, data: Array) -> Array:
+def dequantized(info: FileTensor, data: Array) -> Array:
     """float32 of float16 weights, or of integers that only stand for reals."""
     if data.dtype == np.float16:
         return data.astype(np.float32)

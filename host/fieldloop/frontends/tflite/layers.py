@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fieldloop.frontends.tflite.file import Node
+from fieldloop.frontends.tflite.fold import dequantized
 from fieldloop.frontends.tflite.names import PADDING_SAME
 from fieldloop.frontends.tflite.walk import Walk, clamp_of, elements, is_legacy, refuse
 from fieldloop.ir.op import Clamp, Fixed, OpKind, Requant, Window
@@ -104,7 +105,13 @@ def _weights(walk: Walk, node: Node, axis: int) -> Tensor:
         why = "are sparse" if info.is_sparse else "are not constant"
         refuse(f"its weights {info.label} {why}", "export the model with plain, fixed weights")
     x = walk.info(node, 0)
-    if info.dtype != x.dtype or (data.dtype.name != info.dtype):
+    if x.dtype == "float32" and info.dtype in ("int8", "uint8"):
+        walk.note(
+            "its weights are int8 and its values float32 (dynamic range): everything is computed "
+            "in float32, while LiteRT rounds values to int8 on the way"
+        )
+        return walk.add_constant(info, dequantized(info, data), None)
+    if info.dtype != x.dtype or data.dtype.name != info.dtype:
         hint = "convert the model to full int8 (with a representative data set) or to float32"
         refuse(f"weights are {info.dtype} and values {x.dtype}", hint)
     quant = walk.quant(info, axis)

@@ -260,6 +260,37 @@ def transpose(walk: Walk, node: Node) -> None:
         walk.put(node, OpKind.TRANSPOSE, [x], shape=shape, quant=x.quant, attrs=Transpose(axes))
 
 
+def resize_nearest(walk: Walk, node: Node) -> None:
+    """RESIZE_NEAREST_NEIGHBOR by whole factors: rows, then columns, joined to themselves."""
+    x, out = walk.read(node), walk.out(node)
+    size = walk.numbers(node, 1, "size")
+    if len(x.shape) != 4 or x.shape[0] != 1 or out.shape != (1, *size, x.shape[3]):
+        refuse(f"makes {list(out.shape)} of {list(x.shape)}")
+    _, height, width, channels = x.shape
+    factors = [size[0] // height, size[1] // width]
+    if node.option("align_corners") or size != (height * factors[0], width * factors[1]):
+        refuse(
+            f"resizes {height} x {width} to {size[0]} x {size[1]}, expected whole factors",
+            "resize by whole factors, without aligned corners",
+        )
+    if max(factors) > CONCAT_MAX:
+        refuse(f"resizes by {factors}, expected at most {CONCAT_MAX}")
+    # [h, 1, w c] joined to itself is every row twice; [h, w, 1, c] likewise every column.
+    rows = _repeated(walk, x, (1, height, 1, width * channels), factors[0])
+    columns = (height * factors[0], width, 1, channels)
+    wide = _repeated(walk, rows, columns, factors[1])
+    walk.put(node, OpKind.RESHAPE, [wide], quant=x.quant)
+
+
+def _repeated(walk: Walk, x: Tensor, shape: Shape, times: int) -> Tensor:
+    """Axis 2, of size 1, as often as said."""
+    x = walk.reshaped(x, shape)
+    if times == 1:
+        return x
+    hidden = walk.hidden(x.name, (*shape[:2], times, shape[3]), x, x.quant)
+    return walk.emit(OpKind.CONCAT, [x] * times, hidden, attrs=Concat(2))
+
+
 def cast(walk: Walk, node: Node) -> None:
     """CAST of an input to indices: the graph then takes the indices themselves."""
     info, made = walk.info(node, 0), walk.out_info(node)
@@ -274,7 +305,7 @@ def cast(walk: Walk, node: Node) -> None:
             "cast before the model, or keep one type",
         )
     walk.tensors[x.name] = Tensor(x.name, x.shape, DType.INT32)
-    walk.notes.append(
+    walk.note(
         f"input {x.name}: the source takes {info.dtype} and truncates it; the graph takes int32"
     )
     walk.alias(node, walk.tensors[x.name])

@@ -94,7 +94,7 @@ OPTIONS: dict[str, dict[str, tuple[int, str, int]]] = {
     "GATHER": {"axis": (0, "i", 0), "batch_dims": (1, "i", 0)},
     "PACK": {"count": (0, "i", 0), "axis": (1, "i", 0)},
     "UNPACK": {"count": (0, "i", 0), "axis": (1, "i", 0)},
-    "GELU": {"approximate": (0, "B", 0)},
+    "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "B", 0), "half_pixel": (1, "B", 0)},
 }
 # Options that are real numbers or vectors.
 SOFTMAX_BETA = LEAKY_RELU_ALPHA = RESHAPE_SHAPE = SQUEEZE_AXES = 0

@@ -60,6 +60,7 @@ _HANDLERS: dict[str, Callable[[Walk, Node], None]] = {
     "PAD": moves.pad,
     "PADV2": moves.pad,
     "TRANSPOSE": moves.transpose,
+    "RESIZE_NEAREST_NEIGHBOR": moves.resize_nearest,
     "CAST": moves.cast,
 }
 
@@ -127,7 +128,7 @@ def _inputs(walk: Walk, nodes: list[Node], ends: list[int]) -> None:
         info = walk.file.tensors[index]
         if index not in read or info.data is not None:
             if index not in read and index not in ends:
-                walk.notes.append(f"input {info.label} is not needed for these outputs")
+                walk.note(f"input {info.label} is not needed for these outputs")
             continue
         if any(n < 0 for n in info.signature[1:]):
             raise UnsupportedModelError(

@@ -211,6 +211,11 @@ class Walk:
         self.check_free(info)
         self.names[info.index] = x.name
 
+    def note(self, text: str) -> None:
+        """Something that whoever compiles the model should know; said once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def fresh(self, wanted: str) -> str:
         name, n = wanted, 1
         while name in self.tensors or (n > 1 and name in self._taken):
