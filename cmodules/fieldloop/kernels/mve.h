@@ -146,6 +146,10 @@ static inline uint16x8_t vldrhq_u16(const uint16_t *p) {
     return r;
 }
 
+static inline void vstrhq_s16(int16_t *p, int16x8_t a) {
+    memcpy(p, a.v, 16);
+}
+
 static inline int32x4_t vldrwq_s32(const int32_t *p) {
     int32x4_t r;
     memcpy(r.v, p, 16);
@@ -234,6 +238,11 @@ static inline int32x4_t vqrdmulhq_n_s32(int32x4_t a, int32_t b) {
 // sum + (a * b rounded to its upper half, doubled)
 static inline int32x4_t vqrdmlahq_n_s32(int32x4_t sum, int32x4_t a, int32_t b) {
     FL_LANES(4) sum.v[i] = fl_saturate(((int64_t)a.v[i] * b + (1 << 30) + (int64_t)sum.v[i] * ((int64_t)1 << 31)) >> 31);
+    return sum;
+}
+
+static inline int32_t vmladavaq_s8(int32_t sum, int8x16_t a, int8x16_t b) {
+    FL_LANES(16) sum = (int32_t)((uint32_t)sum + (uint32_t)(a.v[i] * b.v[i]));
     return sum;
 }
 
