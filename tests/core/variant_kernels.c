@@ -185,12 +185,12 @@ static int32_t channels(void) {
 
 typedef struct {
     fl_quant_t q;
-    buffer_t requant, bias;
+    buffer_t requant, bias, folded;
     const int32_t *b;
 } scaling_t;
 
 static scaling_t scaling(int32_t out_c) {
-    scaling_t s = {.requant = factors(out_c), .bias = words(out_c)};
+    scaling_t s = {.requant = factors(out_c), .bias = words(out_c), .folded = buffer((size_t)out_c * 4, 0, 0)};
     s.q.x_zero = one_in(6) ? (one_in(2) ? -128 : 127) : in(-128, 127);
     s.q.out_zero = in(-128, 127);
     clamp_of(&s.q.act_min, &s.q.act_max);
@@ -202,9 +202,25 @@ static scaling_t scaling(int32_t out_c) {
     return s;
 }
 
+// Folded biases, which most images bring. Weight i of channel c: w[c * channel + i * tap].
+static void fold(scaling_t *s, const int8_t *w, int32_t out_c, int32_t k, int32_t channel, int32_t tap) {
+    if (one_in(4)) {
+        return;  // a layer in training has none
+    }
+    for (int32_t c = 0; c < out_c; c++) {
+        uint32_t v = s->b ? (uint32_t)s->b[c] : 0u;
+        for (int32_t i = 0; i < k; i++) {
+            v -= (uint32_t)(s->q.x_zero * w[c * channel + i * tap]);
+        }
+        memcpy(s->folded.bytes + 4 * c, &v, 4);
+    }
+    s->q.folded = (const int32_t *)(const void *)s->folded.bytes;
+}
+
 static void drop(scaling_t *s) {
     free(s->requant.block);
     free(s->bias.block);
+    free(s->folded.block);
 }
 
 static void conv2d(tally_t *t) {
@@ -217,6 +233,7 @@ static void conv2d(tally_t *t) {
     const int32_t k = p.kernel_h * p.kernel_w * (d.in_c / groups);
     scaling_t s = scaling(d.out_c);
     buffer_t x = elements((size_t)(d.in_h * d.in_w * d.in_c)), w = elements((size_t)(k * d.out_c));
+    fold(&s, w.bytes, d.out_c, k, k, 1);
     const size_t n = (size_t)(d.out_h * d.out_w * d.out_c);
     buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
     buffer_t scratch = buffer(fl_conv2d_scratch(fl_kernels_variant(), &p, &d), 0, 1);
@@ -230,12 +247,13 @@ static void conv2d(tally_t *t) {
 static void depthwise(tally_t *t) {
     fl_map_dims_t d;
     fl_conv_params_t p = window(&d, 0);
-    p.depth_multiplier = (uint16_t)(one_in(4) ? in(2, 5) : 1);
-    d.in_c = channels();
+    p.depth_multiplier = (uint16_t)(one_in(3) ? in(2, 9) : 1);
+    d.in_c = one_in(6) ? 1 : channels();
     d.out_c = d.in_c * p.depth_multiplier;
     scaling_t s = scaling(d.out_c);
     buffer_t x = elements((size_t)(d.in_h * d.in_w * d.in_c));
     buffer_t w = elements((size_t)(p.kernel_h * p.kernel_w * d.out_c));
+    fold(&s, w.bytes, d.out_c, p.kernel_h * p.kernel_w, 1, d.out_c);
     const size_t n = (size_t)(d.out_h * d.out_w * d.out_c);
     buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
     buffer_t scratch = buffer(fl_depthwise_conv2d_scratch(fl_kernels_variant(), &p, &d), 0, 1);
@@ -251,6 +269,7 @@ static void fully_connected(tally_t *t) {
     const int32_t in_c = one_in(3) ? 16 * in(1, 5) : in(1, 90);
     scaling_t s = scaling(out_c);
     buffer_t x = elements((size_t)(batch * in_c)), w = elements((size_t)(out_c * in_c));
+    fold(&s, w.bytes, out_c, in_c, in_c, 1);
     const size_t n = (size_t)(batch * out_c);
     buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
     buffer_t scratch = buffer(fl_fully_connected_scratch(fl_kernels_variant(), out_c, in_c), 0, 1);
@@ -275,6 +294,7 @@ static void scale(tally_t *t) {
     }
     int8_t x = (int8_t)s.q.x_zero;
     buffer_t w = elements((size_t)out_c), a = buffer((size_t)out_c, 0, 1), b = buffer((size_t)out_c, 0, 1);
+    fold(&s, w.bytes, out_c, 1, 1, 1);
     fl_fully_connected_plain(&s.q, 1, out_c, 1, &x, w.bytes, s.b, NULL, a.bytes);
     fl_fully_connected(&s.q, 1, out_c, 1, &x, w.bytes, s.b, NULL, b.bytes);
     compare(t, &a, &b, NULL);

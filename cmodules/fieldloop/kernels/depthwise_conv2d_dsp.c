@@ -96,7 +96,7 @@ static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t 
 static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t count, const fl_conv_params_t *p,
                          const fl_map_dims_t *d, const int8_t *x, const int8_t *w, const int32_t *b, uint32_t *scratch,
                          int8_t *out) {
-    const int32_t channels = d->out_c;
+    const int32_t channels = d->out_c, multiplier = p->depth_multiplier;
     for (int32_t from = 0; from < channels; from += 4) {
         // the last four may overlap those before them, and make the same bytes again
         const int32_t c = from + 4 <= channels ? from : channels - 4;
@@ -106,7 +106,7 @@ static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t co
             s->out_first = s->out;
             s->out_end = s->out + r->width;
             s->lines = r->lines;
-            s->x_first = x + r->x + c;
+            s->x_first = x + r->x + c / multiplier;
             s->x_delta = r->x_delta;
             s->w = scratch + r->w / 4;
             s->w_end = scratch + r->w_end / 4;
@@ -114,7 +114,11 @@ static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t co
             s->x_skip = r->x_skip;
             s->w_skip = r->w_skip;
             s->nine = r->nine;
-            fl_four_dsp(s);
+            if (multiplier == 1) {
+                fl_four_dsp(s);
+            } else {
+                fl_four_shared_dsp(s);
+            }
         }
     }
 }
@@ -125,18 +129,18 @@ void fl_depthwise_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, con
         fl_depthwise_conv2d_plain(p, q, d, x, w, b, scratch, out);
         return;
     }
-    const int32_t channels = d->in_c;
+    const uint32_t row = (uint32_t)d->in_w * (uint32_t)d->in_c;
     const steps_t step = {
-        .tap = (int32_t)((uint32_t)p->dilation_w * (uint32_t)channels),
-        .row = (int32_t)((uint32_t)p->dilation_h * (uint32_t)d->in_w * (uint32_t)channels),
+        .tap = (int32_t)((uint32_t)p->dilation_w * (uint32_t)d->in_c),
+        .row = (int32_t)((uint32_t)p->dilation_h * row),
     };
     fl_four_t s = {
         .twice_zero_1 = 2 * q->out_zero + 1,
         .low = (uint8_t)q->act_min * 0x01010101u,
         .high = (uint8_t)q->act_max * 0x01010101u,
-        .out_step = channels,
-        .out_line = d->out_w * channels,
-        .x_line = (int32_t)((uint32_t)p->stride_h * (uint32_t)d->in_w * (uint32_t)channels),
+        .out_step = d->out_c,
+        .out_line = d->out_w * d->out_c,
+        .x_line = (int32_t)((uint32_t)p->stride_h * row),
         .x_tap = step.tap,
         .x_row = step.row,
         .minus = fl_pair_of(-q->x_zero),

@@ -1,5 +1,5 @@
-// The inner loop of the depthwise convolution, in assembly: eight instructions for a tap of four channels, and 43 for a
-// pixel's four outputs.
+// The inner loop of the depthwise convolution, in assembly: eight instructions for a tap of four channels, seven where they
+// share an input, and 43 for a pixel's four outputs.
 #include "four_dsp.h"
 
 #include "finish_dsp.h"
@@ -28,8 +28,8 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
 
 #if defined(__ARM_FEATURE_DSP)
 
-// Sums of the channels in r6 to r9. x: an address made of r0, and ip, the step to the next tap.
-#define TAP(x)                       \
+// A tap. Sums of the channels in r6 to r9; `x`: an address made of r0, and ip, the step to the next tap.
+#define OWN(x)                       \
     "ldr r2, " x "\n"                \
     "ldrd r4, r5, [r10], #8\n"       \
     "sxtab16 r3, r11, r2, ror #8\n"  \
@@ -39,172 +39,188 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     "smlabb r7, r3, r5, r7\n"        \
     "smlatt r9, r3, r5, r9\n"
 
+#define SHARED(x)                    \
+    "ldrsb r2, " x "\n"              \
+    "ldrd r4, r5, [r10], #8\n"       \
+    "sadd16 r2, r2, r11\n"           \
+    "smlabb r6, r4, r2, r6\n"        \
+    "smlatb r8, r4, r2, r8\n"        \
+    "smlabb r7, r5, r2, r7\n"        \
+    "smlatb r9, r5, r2, r9\n"
+
+#define NINE(TAP)                                                           \
+    "1:\n"                                                                  \
+    "ldmia lr, {r6-r10}\n" /* bias, w */                                    \
+    TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]") "add r0, r0, r1\n"   \
+    TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]") "add r0, r0, r1\n"   \
+    TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]")
+
+#define FOUR(TAP)                                                      \
+    "push {r3-r11, lr}\n"                                              \
+    "mov lr, r0\n"                                                     \
+    "ldr r0, [lr, #132]\n"  /* nine */                                 \
+    "adr.w r2, 1f\n"                                                   \
+    "adr.w r3, 5f\n"                                                   \
+    "cmp r0, #0\n"                                                     \
+    "it eq\n"                                                          \
+    "moveq r2, r3\n"                                                   \
+    "orr r2, r2, #1\n"                                                 \
+    "str r2, [lr, #132]\n"     /* from now on where the loop begins */ \
+    "ldrd ip, r1, [lr, #104]\n"  /* x_tap, x_row */                    \
+    "ldr r11, [lr, #112]\n"    /* minus */                             \
+    "ldr r0, [lr, #92]\n"      /* x_first */                           \
+    "bx r2\n"                                                          \
+    NINE(TAP)                                                          \
+    "2:\n"                                                             \
+    "add r10, lr, #20\n"                                               \
+    "ldr r2, [lr, #56]\n"  /* special */                               \
+    "cmp r2, #1\n"                                                     \
+    "bhi 11f\n"                                                        \
+    "ldmia r10!, {r2-r5}\n"  /* multiplier */                          \
+    "qadd r6, r6, r6\n"                                                \
+    "qadd r7, r7, r7\n"                                                \
+    "qadd r8, r8, r8\n"                                                \
+    "qadd r9, r9, r9\n"                                                \
+    "smmulr r6, r6, r2\n"                                              \
+    "smmulr r7, r7, r3\n"                                              \
+    "smmulr r8, r8, r4\n"                                              \
+    "smmulr r9, r9, r5\n"                                              \
+    "ldmia r10!, {r2-r5}\n"  /* down */                                \
+    "add r6, r6, r6, asr #31\n"                                        \
+    "add r7, r7, r7, asr #31\n"                                        \
+    "add r8, r8, r8, asr #31\n"                                        \
+    "add r9, r9, r9, asr #31\n"                                        \
+    "ldr r10, [r10]\n"  /* twice_zero_1 */                             \
+    "asr r6, r6, r2\n"                                                 \
+    "asr r7, r7, r3\n"                                                 \
+    "asr r8, r8, r4\n"                                                 \
+    "asr r9, r9, r5\n"                                                 \
+    "add r6, r6, r10\n"                                                \
+    "add r7, r7, r10\n"                                                \
+    "add r8, r8, r10\n"                                                \
+    "add r9, r9, r10\n"                                                \
+    "ssat r6, #8, r6, asr #1\n"                                        \
+    "ssat r7, #8, r7, asr #1\n"                                        \
+    "ssat r8, #8, r8, asr #1\n"                                        \
+    "ssat r9, #8, r9, asr #1\n"                                        \
+    "bfi r6, r7, #8, #8\n"                                             \
+    "bfi r6, r8, #16, #8\n"                                            \
+    "bfi r6, r9, #24, #8\n"                                            \
+    "beq 10f\n"  /* special is 1 */                                    \
+    "3:\n"                                                             \
+    "ldrd r2, r3, [lr, #68]\n"  /* out, out_step */                    \
+    "ldr r4, [lr, #76]\n"       /* out_end */                          \
+    "ldr r5, [lr, #100]\n"      /* x_delta */                          \
+    "str r6, [r2]\n"                                                   \
+    "add r2, r2, r3\n"                                                 \
+    "add r0, r0, r5\n"                                                 \
+    "cmp r2, r4\n"                                                     \
+    "str r2, [lr, #68]\n"                                              \
+    "it ne\n"                                                          \
+    "ldrne pc, [lr, #132]\n"                                           \
+    /* the next line */                                                \
+    "ldrd r2, r3, [lr, #84]\n"  /* out_line, lines */                  \
+    "subs r3, r3, #1\n"                                                \
+    "beq 4f\n"                                                         \
+    "str r3, [lr, #88]\n"                                              \
+    "ldr r5, [lr, #80]\n"  /* out_first */                             \
+    "add r4, r4, r2\n"                                                 \
+    "add r5, r5, r2\n"                                                 \
+    "str r4, [lr, #76]\n"                                              \
+    "str r5, [lr, #80]\n"                                              \
+    "str r5, [lr, #68]\n"                                              \
+    "ldrd r0, r2, [lr, #92]\n"  /* x_first, x_line */                  \
+    "add r0, r0, r2\n"                                                 \
+    "str r0, [lr, #92]\n"                                              \
+    "ldr pc, [lr, #132]\n"                                             \
+    "4:\n"                                                             \
+    "pop {r3-r11, pc}\n"                                               \
+    /* any taps */                                                     \
+    "5:\n"                                                             \
+    "ldmia lr, {r6-r10}\n"                                             \
+    "ldr r1, [lr, #116]\n"  /* taps */                                 \
+    "6:\n"                                                             \
+    "ldr r2, [lr, #128]\n"  /* w_end */                                \
+    "cmp r10, r2\n"                                                    \
+    "beq 2b\n"                                                         \
+    "cmp r1, #2\n"                                                     \
+    "blt 8f\n"                                                         \
+    "beq 7f\n"                                                         \
+    "cmp r1, #3\n"                                                     \
+    "bne 9f\n"                                                         \
+    TAP("[r0]")                                                        \
+    "add r0, r0, ip\n"                                                 \
+    "7:\n"                                                             \
+    TAP("[r0]")                                                        \
+    "add r0, r0, ip\n"                                                 \
+    "8:\n"                                                             \
+    TAP("[r0]")                                                        \
+    "ldrd r2, r3, [lr, #120]\n"  /* x_skip, w_skip */                  \
+    "add r0, r0, r2\n"                                                 \
+    "add r10, r10, r3\n"                                               \
+    "b 6b\n"                                                           \
+    "9:\n"  /* more than three */                                      \
+    TAP("[r0]")                                                        \
+    "add r0, r0, ip\n"                                                 \
+    "sub r1, r1, #1\n"                                                 \
+    "cmp r1, #1\n"                                                     \
+    "bne 9b\n"                                                         \
+    TAP("[r0]")                                                        \
+    "ldr r1, [lr, #116]\n"                                             \
+    "ldrd r2, r3, [lr, #120]\n"                                        \
+    "add r0, r0, r2\n"                                                 \
+    "add r10, r10, r3\n"                                               \
+    "b 6b\n"                                                           \
+    "10:\n"                                                            \
+    "ldrd r2, r3, [lr, #60]\n"  /* low, high */                        \
+    "ssub8 r4, r6, r2\n"                                               \
+    "sel r6, r6, r2\n"                                                 \
+    "ssub8 r4, r6, r3\n"                                               \
+    "sel r6, r3, r6\n"                                                 \
+    "b 3b\n"                                                           \
+    "11:\n"                                                            \
+    "add r2, lr, #136\n"  /* acc */                                    \
+    "stmia r2, {r6-r9}\n"                                              \
+    "mov r4, r0\n"                                                     \
+    "mov r5, r1\n"                                                     \
+    "mov r6, lr\n"                                                     \
+    "mov r7, ip\n"                                                     \
+    "mov r0, lr\n"                                                     \
+    "bl fl_four_rest_dsp\n"                                            \
+    "mov lr, r6\n"                                                     \
+    "mov ip, r7\n"                                                     \
+    "mov r6, r0\n"                                                     \
+    "mov r0, r4\n"                                                     \
+    "mov r1, r5\n"                                                     \
+    "b 3b\n"
+
 __attribute__((naked, noinline)) void fl_four_dsp(fl_four_t *s __attribute__((unused))) {
-    __asm__(
-        "push {r3-r11, lr}\n"
-        "mov lr, r0\n"
-        "ldr r0, [lr, #132]\n"  // nine
-        "adr.w r2, 1f\n"
-        "adr.w r3, 5f\n"
-        "cmp r0, #0\n"
-        "it eq\n"
-        "moveq r2, r3\n"
-        "orr r2, r2, #1\n"
-        "str r2, [lr, #132]\n"     // from now on where the loop begins
-        "ldrd ip, r1, [lr, #104]\n"  // x_tap, x_row
-        "ldr r11, [lr, #112]\n"    // minus
-        "ldr r0, [lr, #92]\n"      // x_first
-        "bx r2\n"
+    __asm__(FOUR(OWN));
+}
 
-        // nine taps
-        "1:\n"
-        "ldmia lr, {r6-r10}\n"  // bias, w
-        TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]")
-        "add r0, r0, r1\n"
-        TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]")
-        "add r0, r0, r1\n"
-        TAP("[r0]") TAP("[r0, ip]") TAP("[r0, ip, lsl #1]")
-
-        "2:\n"
-        "add r10, lr, #20\n"
-        "ldr r2, [lr, #56]\n"  // special
-        "cmp r2, #1\n"
-        "bhi 11f\n"
-        "ldmia r10!, {r2-r5}\n"  // multiplier
-        "qadd r6, r6, r6\n"
-        "qadd r7, r7, r7\n"
-        "qadd r8, r8, r8\n"
-        "qadd r9, r9, r9\n"
-        "smmulr r6, r6, r2\n"
-        "smmulr r7, r7, r3\n"
-        "smmulr r8, r8, r4\n"
-        "smmulr r9, r9, r5\n"
-        "ldmia r10!, {r2-r5}\n"  // down
-        "add r6, r6, r6, asr #31\n"
-        "add r7, r7, r7, asr #31\n"
-        "add r8, r8, r8, asr #31\n"
-        "add r9, r9, r9, asr #31\n"
-        "ldr r10, [r10]\n"  // twice_zero_1
-        "asr r6, r6, r2\n"
-        "asr r7, r7, r3\n"
-        "asr r8, r8, r4\n"
-        "asr r9, r9, r5\n"
-        "add r6, r6, r10\n"
-        "add r7, r7, r10\n"
-        "add r8, r8, r10\n"
-        "add r9, r9, r10\n"
-        "ssat r6, #8, r6, asr #1\n"
-        "ssat r7, #8, r7, asr #1\n"
-        "ssat r8, #8, r8, asr #1\n"
-        "ssat r9, #8, r9, asr #1\n"
-        "bfi r6, r7, #8, #8\n"
-        "bfi r6, r8, #16, #8\n"
-        "bfi r6, r9, #24, #8\n"
-        "beq 10f\n"  // special is 1
-
-        "3:\n"
-        "ldrd r2, r3, [lr, #68]\n"  // out, out_step
-        "ldr r4, [lr, #76]\n"       // out_end
-        "ldr r5, [lr, #100]\n"      // x_delta
-        "str r6, [r2]\n"
-        "add r2, r2, r3\n"
-        "add r0, r0, r5\n"
-        "cmp r2, r4\n"
-        "str r2, [lr, #68]\n"
-        "it ne\n"
-        "ldrne pc, [lr, #132]\n"
-
-        // the next line
-        "ldrd r2, r3, [lr, #84]\n"  // out_line, lines
-        "subs r3, r3, #1\n"
-        "beq 4f\n"
-        "str r3, [lr, #88]\n"
-        "ldr r5, [lr, #80]\n"  // out_first
-        "add r4, r4, r2\n"
-        "add r5, r5, r2\n"
-        "str r4, [lr, #76]\n"
-        "str r5, [lr, #80]\n"
-        "str r5, [lr, #68]\n"
-        "ldrd r0, r2, [lr, #92]\n"  // x_first, x_line
-        "add r0, r0, r2\n"
-        "str r0, [lr, #92]\n"
-        "ldr pc, [lr, #132]\n"
-        "4:\n"
-        "pop {r3-r11, pc}\n"
-
-        // any taps
-        "5:\n"
-        "ldmia lr, {r6-r10}\n"
-        "ldr r1, [lr, #116]\n"  // taps
-        "6:\n"
-        "ldr r2, [lr, #128]\n"  // w_end
-        "cmp r10, r2\n"
-        "beq 2b\n"
-        "cmp r1, #2\n"
-        "blt 8f\n"
-        "beq 7f\n"
-        "cmp r1, #3\n"
-        "bne 9f\n"
-        TAP("[r0]")
-        "add r0, r0, ip\n"
-        "7:\n"
-        TAP("[r0]")
-        "add r0, r0, ip\n"
-        "8:\n"
-        TAP("[r0]")
-        "ldrd r2, r3, [lr, #120]\n"  // x_skip, w_skip
-        "add r0, r0, r2\n"
-        "add r10, r10, r3\n"
-        "b 6b\n"
-        "9:\n"  // more than three
-        TAP("[r0]")
-        "add r0, r0, ip\n"
-        "sub r1, r1, #1\n"
-        "cmp r1, #1\n"
-        "bne 9b\n"
-        TAP("[r0]")
-        "ldr r1, [lr, #116]\n"
-        "ldrd r2, r3, [lr, #120]\n"
-        "add r0, r0, r2\n"
-        "add r10, r10, r3\n"
-        "b 6b\n"
-
-        "10:\n"
-        "ldrd r2, r3, [lr, #60]\n"  // low, high
-        "ssub8 r4, r6, r2\n"
-        "sel r6, r6, r2\n"
-        "ssub8 r4, r6, r3\n"
-        "sel r6, r3, r6\n"
-        "b 3b\n"
-
-        "11:\n"
-        "add r2, lr, #136\n"  // acc
-        "stmia r2, {r6-r9}\n"
-        "mov r4, r0\n"
-        "mov r5, r1\n"
-        "mov r6, lr\n"
-        "mov r7, ip\n"
-        "mov r0, lr\n"
-        "bl fl_four_rest_dsp\n"
-        "mov lr, r6\n"
-        "mov ip, r7\n"
-        "mov r6, r0\n"
-        "mov r0, r4\n"
-        "mov r1, r5\n"
-        "b 3b\n");
+__attribute__((naked, noinline)) void fl_four_shared_dsp(fl_four_t *s __attribute__((unused))) {
+    __asm__(FOUR(SHARED));
 }
 
 _Static_assert(sizeof(fl_four_t) == 160, "the assembly has its offsets in it");
 
 #else
 
-static void tap(const int8_t *x, const uint32_t *w, fl_four_t *s) {
+static void own(const int8_t *x, const uint32_t *w, fl_four_t *s) {
     const uint32_t word = fl_word(x);
     const uint32_t even = fl_sxtab16(s->minus, word), odd = fl_sxtab16_odd(s->minus, word);
     s->acc[0] = fl_smlabb(even, w[0], s->acc[0]);
     s->acc[1] = fl_smlabb(odd, w[1], s->acc[1]);
     s->acc[2] = fl_smlatt(even, w[0], s->acc[2]);
     s->acc[3] = fl_smlatt(odd, w[1], s->acc[3]);
+}
+
+static void shared(const int8_t *x, const uint32_t *w, fl_four_t *s) {
+    const uint32_t v = fl_sadd16((uint32_t)*x, s->minus);
+    s->acc[0] = fl_smlabb(w[0], v, s->acc[0]);
+    s->acc[1] = fl_smlabb(w[1], v, s->acc[1]);
+    s->acc[2] = fl_smlatb(w[0], v, s->acc[2]);
+    s->acc[3] = fl_smlatb(w[1], v, s->acc[3]);
 }
 
 static uint32_t outputs(const fl_four_t *s) {
@@ -220,7 +236,7 @@ static uint32_t outputs(const fl_four_t *s) {
 }
 
 // Addresses as numbers: what lies behind the last pixel is computed, never read.
-void fl_four_dsp(fl_four_t *s) {
+static void four(fl_four_t *s, void (*tap)(const int8_t *x, const uint32_t *w, fl_four_t *s)) {
     for (int32_t line = 0; line < s->lines; line++) {
         uintptr_t x = (uintptr_t)s->x_first;
         for (s->out = s->out_first; s->out != s->out_end; s->out += s->out_step) {
@@ -242,6 +258,14 @@ void fl_four_dsp(fl_four_t *s) {
         s->out_end += s->out_line;
         s->x_first = (const int8_t *)((uintptr_t)s->x_first + (uintptr_t)(intptr_t)s->x_line);
     }
+}
+
+void fl_four_dsp(fl_four_t *s) {
+    four(s, own);
+}
+
+void fl_four_shared_dsp(fl_four_t *s) {
+    four(s, shared);
 }
 
 #endif

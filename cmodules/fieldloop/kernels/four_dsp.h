@@ -40,11 +40,15 @@ enum {
     FL_FOUR_TAPS = 128,   // at most
 };
 
-// What it is made for; its scratch is 8 bytes a tap.
+// What it is made for; its scratch is 8 bytes a tap. Four neighbouring outputs have inputs of their own, or share one.
 static inline int fl_depthwise_is_four(const fl_conv_params_t *p, const fl_map_dims_t *d) {
-    return p->depth_multiplier == 1 && d->in_c >= 4 && p->kernel_h * p->kernel_w <= FL_FOUR_TAPS;
+    const int shared = d->in_c == 1 || p->depth_multiplier % 4 == 0;
+    return d->out_c >= 4 && (p->depth_multiplier == 1 || shared) && p->kernel_h * p->kernel_w <= FL_FOUR_TAPS;
 }
 
 void fl_four_dsp(fl_four_t *s);
+
+// All four channels from one input.
+void fl_four_shared_dsp(fl_four_t *s);
 
 #endif
