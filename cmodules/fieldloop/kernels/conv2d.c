@@ -88,13 +88,12 @@ static int8_t *one_group(const patch_t *v, const fl_quant_t *q, int32_t stride, 
     for (; c + 4 <= end; c += 4) {
         uint32_t acc[4] = {base, base, base, base};
         patch_dot4(v, w, stride, q->x_zero, acc);
-        for (int32_t j = 0; j < 4; j++) {
-            *out++ = fl_finish(q, b, c + j, acc[j]);
-        }
+        out = fl_finish_run(q, b, c, 4, acc, out);
         w += 4 * stride;
     }
     for (; c < end; c++) {
-        *out++ = fl_finish(q, b, c, base + patch_dot(v, w, q->x_zero));
+        const uint32_t acc = base + patch_dot(v, w, q->x_zero);
+        out = fl_finish_run(q, b, c, 1, &acc, out);
         w += stride;
     }
     return out;

@@ -81,15 +81,14 @@ void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, c
                 for (; oc + 4 <= d->out_c; oc += 4) {
                     uint32_t acc[4];
                     four_channels(&v, oc, q->x_zero, acc);
-                    for (int32_t j = 0; j < 4; j++) {
-                        *out++ = fl_finish(q, b, oc + j, acc[j]);
-                    }
+                    out = fl_finish_run(q, b, oc, 4, acc, out);
                 }
             }
             int32_t ic = oc;  // what is left: oc == ic * depth_multiplier here
             for (; oc < d->out_c; ic++) {
                 for (int32_t m = 0; m < p->depth_multiplier; m++, oc++) {
-                    *out++ = fl_finish(q, b, oc, one_channel(&v, ic, oc, q->x_zero, q->w_zero));
+                    const uint32_t acc = one_channel(&v, ic, oc, q->x_zero, q->w_zero);
+                    out = fl_finish_run(q, b, oc, 1, &acc, out);
                 }
             }
         }

@@ -13,4 +13,7 @@ static inline int8_t fl_finish(const fl_quant_t *q, const int32_t *b, int32_t c,
     return fl_offset_clamp(y, q->out_zero, q->act_min, q->act_max);
 }
 
+// The same of n channels from c on; returns the place behind the last output. A call (finish.c): see dot.h.
+int8_t *fl_finish_run(const fl_quant_t *q, const int32_t *b, int32_t c, int32_t n, const uint32_t *acc, int8_t *out);
+
 #endif

@@ -13,13 +13,12 @@ void fl_fully_connected_plain(const fl_quant_t *q, int32_t batch, int32_t out_c,
         for (; c + 4 <= out_c; c += 4) {
             uint32_t acc[4] = {base, base, base, base};
             fl_dot4(x, row, in_c, in_c, q->x_zero, acc);
-            for (int32_t j = 0; j < 4; j++) {
-                *out++ = fl_finish(q, b, c + j, acc[j]);
-            }
+            out = fl_finish_run(q, b, c, 4, acc, out);
             row += 4 * in_c;
         }
         for (; c < out_c; c++) {
-            *out++ = fl_finish(q, b, c, base + fl_dot(x, row, in_c, q->x_zero));
+            const uint32_t acc = base + fl_dot(x, row, in_c, q->x_zero);
+            out = fl_finish_run(q, b, c, 1, &acc, out);
             row += in_c;
         }
         x += in_c;
