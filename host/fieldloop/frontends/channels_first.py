@@ -28,7 +28,7 @@ from fieldloop.frontends.imported import ValueMap
 from fieldloop.ir.op import CONCAT_MAX, Concat, OpKind, Pad, Slice, Transpose
 from fieldloop.ir.tensor import Array, DType, Quant
 
-MAX_ELEMENTS = 2**28  # of one value: what an image can say, and far beyond any device
+MAX_ELEMENTS = 2**24  # of one value: far beyond any device
 Operand = Value | Constant
 
 # Channels last, by rank; -1 is an axis of 1 that the source has not. One-dimensional signals are

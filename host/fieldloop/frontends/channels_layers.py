@@ -323,15 +323,11 @@ class ChannelsFirstLayers(ChannelsFirst):
                 x, *((-math.inf, edge) if kind is OpKind.MINIMUM else (edge, math.inf))
             )
         name, layout = self.aligned(x)
-        factors = self._per_channel(kind, x, data, layout)
-        if (
-            factors is not None
-            and x.private
-            and name == x.name
-            and self.build.fold(name, *factors)
-        ):
-            self.folded.add(name)
-            return replace(x, order=order_of(x.shape, layout))
+        if x.private and name == x.name and self.build.weights_of(name) is not None:
+            factors = self._per_channel(kind, x, data, layout)
+            if factors is not None and self.build.fold(name, *factors):
+                self.folded.add(name)
+                return replace(x, order=order_of(x.shape, layout))
         other = self.operand(c, x.shape, layout)
         return self.made(self.build.add(self.wanted, kind, [name, other]), x.shape, layout)
 

@@ -7,7 +7,7 @@ handler for each operator; `qdq` makes int8 operators of what lies between quant
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -68,6 +68,12 @@ def read_onnx(data: bytes, outputs: Sequence[str] = ()) -> Imported:
     return OnnxWalk(read_file(data), outputs).run()
 
 
+def unknown_operators(data: bytes) -> dict[str, int]:
+    """Operators of an .onnx file that no reader exists for, and how many nodes have them."""
+    known = {*HANDLERS, *FOLDS}
+    return dict(Counter(n.operator for n in read_file(data).nodes if n.operator not in known))
+
+
 class OnnxWalk:
     """One pass over a file's nodes. `source` makes the graph."""
 
@@ -81,8 +87,11 @@ class OnnxWalk:
         self.outputs = tuple(outputs) or file.outputs
         self.readers: Counter[str] = Counter(self.outputs)
         self._nodes = self._needed()
+        self._users: dict[str, list[Node]] = defaultdict(list)
         for node in self._nodes:
-            self.readers.update(name for name in node.inputs if name)
+            for name in filter(None, node.inputs):
+                self.readers[name] += 1
+                self._users[name].append(node)
 
     def _needed(self) -> list[Node]:
         """The nodes that the outputs depend on, in the file's order."""
@@ -150,16 +159,14 @@ class OnnxWalk:
         """Whether the first layer behind an input wants channels last."""
         seen, front = {name}, [name]
         while front:
-            users = [n for n in self._nodes if any(x in front for x in n.inputs)]
-            if any(n.operator in _PICTURES for n in users):
+            users = [node for value in front for node in self._users[value]]
+            if any(node.operator in _PICTURES for node in users):
                 return True
-            front = []
-            for node in users:
-                if node.operator not in _SOURCE_ORDER:
-                    front += [out for out in node.outputs if out not in seen]
-                    seen.update(node.outputs)
-            if users and not front:
+            passed = [node for node in users if node.operator not in _SOURCE_ORDER]
+            if users and not passed:
                 return False
+            front = [out for node in passed for out in node.outputs if out not in seen]
+            seen.update(front)
         return rank == 4
 
     def _call(self, node: Node) -> None:
