@@ -153,6 +153,13 @@ def test_a_custom_operator_and_how_to_cut_it() -> None:
     assert read_tflite(b.bytes(z), [str(y)]).graph.outputs == ("y",)
 
 
+def test_the_oracle_runs_what_is_left_of_a_model_that_it_does_not_load() -> None:
+    b, y = small(Single(0, "int8"))
+    z = b.op("RELU", [y], b.tensor([1, 4, 4, 3], "int8", 0.2, -5, name="z"))
+    last = b.op("Pretend", [z], b.tensor([1, 2], "float32"))
+    compare(b.bytes(last), 2, outputs=["z"])
+
+
 def test_an_output_beside_the_unsupported_one_is_kept() -> None:
     b, y = small(Single(0, "int8"))
     left = b.op("RELU", [y], b.tensor([1, 4, 4, 3], "int8", 0.2, -5, name="left"))

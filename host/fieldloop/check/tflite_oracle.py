@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fieldloop.errors import FieldloopError
 from fieldloop.frontends.imported import Imported
-from fieldloop.frontends.tflite.file import ModelFile, read_file
+from fieldloop.frontends.tflite.file import ModelFile, cut_file, read_file
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +48,7 @@ class _Micro:
                     )
                     return
                 except (RuntimeError, ValueError) as error:
-                    message = said() or str(error)
+                    message = said() or _one_line(error)
             if not any(word in message for word in ("missing", "arena", "llocat")):
                 break  # more memory would not help
         raise FieldloopError(f"tflite-micro does not load the model: {message}")
@@ -63,7 +63,7 @@ class _Micro:
                 self._interpreter.invoke()
             except RuntimeError as error:
                 raise FieldloopError(
-                    f"tflite-micro does not run the model: {said() or error}"
+                    f"tflite-micro does not run the model: {said() or _one_line(error)}"
                 ) from error
 
     def outputs(self) -> list[Array]:
@@ -91,7 +91,9 @@ class _LiteRt:
                 )
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise FieldloopError(f"ai-edge-litert does not load the model: {error}") from error
+            raise FieldloopError(
+                f"ai-edge-litert does not load the model: {_one_line(error)}"
+            ) from error
 
     def run(self, inputs: Sequence[Array]) -> None:
         for index, value in zip(self._file.inputs, inputs, strict=True):
@@ -101,7 +103,9 @@ class _LiteRt:
         try:
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
-            raise FieldloopError(f"ai-edge-litert does not run the model: {error}") from error
+            raise FieldloopError(
+                f"ai-edge-litert does not run the model: {_one_line(error)}"
+            ) from error
 
     def outputs(self) -> list[Array]:
         return [np.array(self._interpreter.get_tensor(i)) for i in self._file.outputs]
@@ -150,11 +154,17 @@ class TfliteOracle:
     def __init__(self, content: bytes, imported: Imported) -> None:
         """Raises FieldloopError where the package is missing or does not load the model."""
         file = read_file(content)
+        index = {tensor.label: tensor.index for tensor in file.tensors}
+        values, names = imported.values, imported.graph.outputs
+        outputs = [index[values[name].source] for name in names if name in values]
+        if not set(file.outputs) <= set(outputs):  # what is cut off may not even load
+            content = cut_file(content, outputs)
+            file = read_file(content)
         self._inputs = [file.tensors[i] for i in file.inputs]
-        wanted = {value.source for value in imported.values.values()}
-        self._wanted = [file.tensors[i] for i in _made(file) if file.tensors[i].label in wanted]
+        sources = {value.source for value in values.values()}
+        self._wanted = [file.tensors[i] for i in _made(file) if file.tensors[i].label in sources]
         self._oracle: _Micro | _LiteRt
-        if any(tensor.dtype == "uint8" for tensor in self._wanted):
+        if _computes_with_uint8(file):
             self._oracle = _LiteRt(content, keep_all=True)
         else:
             self._oracle = _Micro(content, keep_all=True)
@@ -165,6 +175,19 @@ class TfliteOracle:
         inputs = [given.get(info.label, np.zeros(info.shape, info.dtype)) for info in self._inputs]
         self._oracle.run(inputs)
         return {info.label: self._oracle.tensor(info.index) for info in self._wanted}
+
+
+def _computes_with_uint8(file: ModelFile) -> bool:
+    """Whether uint8 is more than the type of inputs and outputs around an int8 model."""
+    for node in file.nodes:
+        types = {file.tensors[i].dtype for i in (*node.inputs, *node.outputs) if i >= 0}
+        if "uint8" in types and not (node.operator == "QUANTIZE" and "int8" in types):
+            return True
+    return False
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _package(module: str, name: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +116,24 @@ def read_file(data: bytes) -> ModelFile:
     if -1 in ends[0] or -1 in ends[1]:
         raise damaged(0, "an input or output of the model is left out")
     return ModelFile(tensors, nodes, ends[0], ends[1])
+
+
+def cut_file(data: bytes, outputs: Sequence[int]) -> bytes:
+    """The same file without the nodes after those that make `outputs`.
+
+    It has as many outputs as before at most, because nothing in it is moved.
+    """
+    file = read_file(data)
+    last = max((n.index for n in file.nodes if set(outputs) & set(n.outputs)), default=-1)
+    subgraph = Table.root(data).tables(2, 1)[0]
+    nodes, ends = subgraph.vector(3), subgraph.vector(2)
+    if nodes is None or ends is None:
+        return data
+    kept = list(outputs)[: len(file.outputs)]
+    made = bytearray(data)
+    struct.pack_into("<I", made, nodes, last + 1)
+    struct.pack_into(f"<I{len(kept)}i", made, ends, len(kept), *kept)
+    return bytes(made)
 
 
 def _operator(code: Table) -> str:

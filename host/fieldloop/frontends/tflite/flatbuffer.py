@@ -52,6 +52,10 @@ class Table:
         place = self._place(slot)
         return None if place is None else place + int(_unpack(self._data, place, "<I"))
 
+    def vector(self, slot: int) -> int | None:
+        """Where a vector's count lies in the file; its elements follow."""
+        return self._target(slot)
+
     def has(self, slot: int) -> bool:
         """Whether a value is written there."""
         return self._place(slot) is not None

@@ -88,6 +88,17 @@ def read_tflite(data: bytes, outputs: Sequence[str] = ()) -> Imported:
     return _finish(walk, ends)
 
 
+def unknown_operators(data: bytes) -> dict[str, int]:
+    """Operators of a .tflite file that no reader exists for, and how many nodes have them."""
+    unknown: dict[str, int] = {}
+    file = read_file(data)
+    walk = Walk(file, file.nodes)
+    for node in file.nodes:
+        if node.operator not in _HANDLERS and not fold(walk, node):
+            unknown[node.operator] = unknown.get(node.operator, 0) + 1
+    return unknown
+
+
 def _visit(walk: Walk, node: Node) -> None:
     if fold(walk, node):
         return
@@ -139,7 +150,7 @@ def _inputs(walk: Walk, nodes: list[Node], ends: list[int]) -> None:
             tensor = walk.describe(info)
         except (Refused, UsageError) as error:
             raise UnsupportedModelError(
-                f"input {info.label}: {error}; convert the model to int8 or float32"
+                f"the input {error}; convert the model to int8 or float32"
             ) from error
         walk.tensors[tensor.name] = tensor
         walk.inputs.append(tensor.name)
