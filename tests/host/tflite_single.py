@@ -117,7 +117,7 @@ def conv(s: Single, *, depthwise: bool = False) -> bytes:
     }
     if depthwise:
         options["depthMultiplier"] = multiplier
-    inputs = [x, w, b] if s.int(0, 4) else [x, w]
+    inputs = [x, w, b] if s.int(0, 4) or s.dtype == "uint8" else [x, w]
     s.build.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, out, **options)
     return s.finish(out)
 
