@@ -148,12 +148,13 @@ static int32_t positions(int32_t size, int32_t kernel, int32_t stride, int32_t d
     return room < 0 ? 0 : room / stride + 1;
 }
 
-static fl_conv_params_t window(fl_map_dims_t *d, int pool) {
+// `far`: on a map of many rows or columns.
+static fl_conv_params_t window(fl_map_dims_t *d, int pool, int far) {
     fl_conv_params_t p;
     do {
         memset(&p, 0, sizeof p);
-        d->in_h = in(1, 9);
-        d->in_w = in(1, 9);
+        d->in_h = far == 1 ? in(60, 90) : in(1, 9);
+        d->in_w = far == 2 ? in(60, 150) : in(1, 9);
         p.kernel_h = (uint16_t)(one_in(3) ? 3 : in(1, 5));
         p.kernel_w = (uint16_t)(one_in(3) ? p.kernel_h : in(1, 5));
         p.stride_h = (uint16_t)in(1, 3);
@@ -225,7 +226,7 @@ static void drop(scaling_t *s) {
 
 static void conv2d(tally_t *t) {
     fl_map_dims_t d;
-    fl_conv_params_t p = window(&d, 0);
+    fl_conv_params_t p = window(&d, 0, 0);
     p.groups = (uint16_t)(one_in(4) ? in(2, 4) : in(0, 1));
     const int32_t groups = p.groups > 1 ? p.groups : 1;
     d.in_c = (one_in(3) ? in(1, 3) : channels()) * groups;
@@ -246,7 +247,7 @@ static void conv2d(tally_t *t) {
 
 static void depthwise(tally_t *t) {
     fl_map_dims_t d;
-    fl_conv_params_t p = window(&d, 0);
+    fl_conv_params_t p = window(&d, 0, one_in(10) ? in(1, 2) : 0);
     p.depth_multiplier = (uint16_t)(one_in(3) ? in(2, 9) : 1);
     d.in_c = one_in(6) ? 1 : channels();
     d.out_c = d.in_c * p.depth_multiplier;
@@ -310,7 +311,7 @@ static void scale(tally_t *t) {
 
 static void pool(tally_t *t, int maximum) {
     fl_map_dims_t d;
-    fl_conv_params_t p = window(&d, 1);
+    fl_conv_params_t p = window(&d, 1, 0);
     d.in_c = d.out_c = channels();
     if (one_in(4)) {  // of the whole map, which may be large
         static const int32_t edges[][2] = {{16, 16}, {1, 256}, {256, 1}, {1, 257}, {257, 1}, {17, 17}};
