@@ -186,3 +186,35 @@ def test_bench_counts_every_layer(cli: Cli, network: Path, tmp_path: Path) -> No
     lines = out.read_text().splitlines()
     assert len(lines) == 1 + 4 + 1 and lines[0].startswith("model,board,layer,kind")
     assert cli(*words, "--json").json["models"][0]["layers"] == told["layers"]
+
+
+def test_info_tells_what_a_network_will_cost(cli: Cli, network: Path) -> None:
+    told = cli("info", network, "--json").json
+    compiled = cli("compile", network, "--json").json
+    for key in ("macs", "flash_bytes", "ram_bytes", "ram_bytes_by_kernels", "layers"):
+        assert told[key] == compiled[key]
+    assert told["unsupported"] == {} and told["inputs"][0]["shape"] == [1, 8, 8, 2]
+    assert "unsupported   none" in cli("info", network).out
+
+
+def test_info_names_what_is_not_supported(cli: Cli, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    nodes = [
+        helper.make_node(kind, [a], [b])
+        for kind, a, b in (
+            ("Relu", "x", "a"),
+            ("Erf", "a", "b"),
+            ("Sin", "b", "c"),
+            ("Erf", "c", "y"),
+        )
+    ]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(model.SerializeToString())
+    done = cli("info", path, "--json")
+    assert done.code == 1 and done.json["unsupported"] == {"Erf": 2, "Sin": 1}
+    assert "Erf" in done.json["error"] and "--outputs" in done.json["error"]
+    assert cli("info", path, "--outputs", "a", "--json").json["ok"]

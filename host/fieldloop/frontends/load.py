@@ -12,11 +12,8 @@ from fieldloop.frontends.imported import Imported
 def load_model(path: Path | str, outputs: Sequence[str] = ()) -> Imported:
     """Reads a .tflite or .onnx file. `outputs`: names of tensors to end at instead of its own."""
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
-    if data[4:8] == b"TFL3" or path.suffix == ".tflite":
+    data = _bytes(path)
+    if _is_tflite(path, data):
         from fieldloop.frontends.tflite import read_tflite
 
         return read_tflite(data, outputs)
@@ -25,3 +22,30 @@ def load_model(path: Path | str, outputs: Sequence[str] = ()) -> Imported:
 
         return read_onnx(data, outputs)
     raise UsageError(f"{path}: expected a .tflite or .onnx file, got {path.suffix or 'no suffix'}")
+
+
+def unknown_operators(path: Path | str) -> dict[str, int]:
+    """Operators of a file that fieldloop has no reader for, and how many nodes have them.
+
+    A known operator may still be refused for its attributes or shapes: load_model says so.
+    """
+    path = Path(path)
+    data = _bytes(path)
+    if _is_tflite(path, data):
+        from fieldloop.frontends.tflite.reader import unknown_operators as of_tflite
+
+        return of_tflite(data)
+    from fieldloop.frontends.onnx_frontend import unknown_operators as of_onnx
+
+    return of_onnx(data)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_tflite(path: Path, data: bytes) -> bool:
+    return data[4:8] == b"TFL3" or path.suffix == ".tflite"

@@ -124,7 +124,8 @@ class Lowering:
         out = self.tensors.get(output) or self.build.tensors[output]
         assert x.quant is not None and out.quant is not None
         reals = (_TABLE - x.quant.zero_point).astype(np.float32) * np.float32(x.quant.scale)
-        steps = np.rint(function(reals).astype(np.float32) / np.float32(out.quant.scale))
+        with np.errstate(over="ignore"):  # what is too large is clipped
+            steps = np.rint(function(reals).astype(np.float32) / np.float32(out.quant.scale))
         entries = np.clip(steps + out.quant.zero_point, -128, 127).astype(np.int8)
         table = self.build.fresh(f"{output}.table")
         self.tensors[table] = Tensor(table, (256,), DType.INT8, None, entries)
