@@ -119,6 +119,29 @@ def test_float_activation_goes_into_the_layer_unless_somebody_else_reads_it() ->
     compare(made(read_twice=True), 2)
 
 
+def test_a_part_of_a_split_that_nobody_reads() -> None:
+    s = Single(3, "int8")
+    quant = (0.1, 3)
+    x = s.input([1, 4, 6], quant)
+    parts = [s.value([1, 4, 2], quant) for _ in range(3)]
+    axis = s.build.tensor([], "int32", data=np.array(2))
+    s.build.op("SPLIT", [axis, x], parts, numSplits=3)
+    content = s.finish(parts[1])
+    assert kinds(content) == [OpKind.SLICE]
+    compare(content, 2)
+
+
+def test_constants_are_quantized_on_the_host() -> None:
+    s = Single(3, "int8")
+    b = s.build
+    x = s.input([1, 7], (0.1, 3))
+    real = b.tensor([7], "float32", data=np.linspace(-20, 20, 7))
+    made = b.op("QUANTIZE", [real], b.tensor([7], "int8", 0.1, -4))
+    content = b.bytes(b.op("ADD", [x, made], s.value([1, 7], (0.2, 0))))
+    assert kinds(content) == [OpKind.ADD]
+    compare(content, 2)
+
+
 def test_more_inputs_than_a_join_takes() -> None:
     pytest.importorskip("ai_edge_litert", reason="tflite-micro joins ten at most")
     s = Single(2, "uint8")

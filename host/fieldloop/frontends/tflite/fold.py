@@ -59,6 +59,8 @@ def _fold(walk: Walk, node: Node, arrays: list[Array]) -> Array | None:
         return arrays[0].reshape(out.shape)
     if name == "DEQUANTIZE":
         return dequantized(walk.info(node, 0), arrays[0])
+    if name == "QUANTIZE" and arrays[0].dtype == np.float32 and out.dtype in ("int8", "uint8"):
+        return _quantized(out, arrays[0])
     if name == "CAST":
         return arrays[0].astype(out.dtype) if out.dtype in ("int32", "int64", "float32") else None
     if name == "TRANSPOSE":
@@ -105,6 +107,17 @@ def dequantized(info: FileTensor, data: Array) -> Array:
         along[axis_of(info.axis, data.ndim)] = -1
     real = data.astype(np.float64) - info.zero_points.reshape(along)
     return np.asarray((real * info.scales.astype(np.float64).reshape(along)).astype(np.float32))
+
+
+def _quantized(info: FileTensor, data: Array) -> Array:
+    """Integers of real constants, halves away from zero; one scale."""
+    if len(info.scales) != 1:
+        refuse(f"{info.label}: {len(info.scales)} scales, expected one", "convert the model again")
+    steps = np.nan_to_num((data / np.float32(info.scales[0])).astype(np.float64))
+    whole = np.copysign(np.floor(np.minimum(np.abs(steps), 1e6) + 0.5), steps)
+    limits = np.iinfo(info.dtype)
+    q = np.clip(whole + int(info.zero_points[0]), limits.min, limits.max)
+    return np.asarray(q.astype(info.dtype))
 
 
 def _store(walk: Walk, node: Node, made: Array) -> None:

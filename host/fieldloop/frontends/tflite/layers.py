@@ -6,7 +6,7 @@ import numpy as np
 
 from fieldloop.frontends.tflite.file import Node
 from fieldloop.frontends.tflite.fold import dequantized
-from fieldloop.frontends.tflite.names import PADDING_SAME
+from fieldloop.frontends.tflite.names import NUMPY_TYPES, PADDING_SAME
 from fieldloop.frontends.tflite.walk import Walk, clamp_of, elements, is_legacy, refuse
 from fieldloop.ir.op import Clamp, Fixed, OpKind, Requant, Window
 from fieldloop.ir.shapes import Shape
@@ -101,6 +101,10 @@ def _data(walk: Walk, node: Node) -> Tensor:
 def _weights(walk: Walk, node: Node, axis: int) -> Tensor:
     info = walk.info(node, 1)
     data = walk.constant(info.index)
+    if data is None and info.dtype not in NUMPY_TYPES:
+        refuse(
+            f"its weights are {info.dtype}, expected int8 or float32", "convert the model again"
+        )
     if data is None or info.index in walk.names:
         why = "are sparse" if info.is_sparse else "are not constant"
         refuse(f"its weights {info.label} {why}", "export the model with plain, fixed weights")

@@ -14,7 +14,7 @@ from fieldloop.frontends.tflite.fold import fold
 from fieldloop.frontends.tflite.fuse import fuse
 from fieldloop.frontends.tflite.walk import Refused, Walk
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import Clamp, OpKind
+from fieldloop.ir.op import Clamp, Op, OpKind
 
 _HANDLERS: dict[str, Callable[[Walk, Node], None]] = {
     "CONV_2D": layers.conv,
@@ -171,7 +171,7 @@ def _finish(walk: Walk, ends: list[int]) -> Imported:
     # Two names of one value are one output.
     outputs = list(dict.fromkeys(outputs))
     tensors = dict(walk.tensors)
-    ops = fuse(walk.ops, tensors, outputs)
+    ops = fuse(_alive(walk.ops, outputs), tensors, outputs)
     read = {name for op in ops for name in (*op.inputs, op.output)}
     kept = {name: tensor for name, tensor in tensors.items() if name in read}
     inputs = tuple(name for name in walk.inputs if name in kept)
@@ -181,6 +181,16 @@ def _finish(walk: Walk, ends: list[int]) -> Imported:
         raise UnsupportedModelError(f"{error}; export or copy the model again") from error
     values = {name: value for name, value in walk.values.items() if name in kept}
     return Imported(graph, "tflite", values, tuple(walk.notes))
+
+
+def _alive(ops: Sequence[Op], outputs: Sequence[str]) -> list[Op]:
+    """Without what nobody reads: a part of a split, say."""
+    wanted, kept = set(outputs), []
+    for op in reversed(ops):
+        if op.output in wanted:
+            kept.append(op)
+            wanted.update(op.inputs)
+    return kept[::-1]
 
 
 def _unsupported(
