@@ -18,6 +18,7 @@ from fieldloop.errors import FieldloopError, UsageError
 from fieldloop.frontends.builder import UnsupportedModelError
 from fieldloop.frontends.load import load_model
 from fieldloop.frontends.tflite import read_tflite
+from fieldloop.frontends.tflite.reader import unknown_operators
 from fieldloop.ir.op import OpKind
 from fieldloop.ir.tensor import DType
 
@@ -172,6 +173,7 @@ def test_a_custom_operator_and_how_to_cut_it() -> None:
     message = refusal(b.bytes(z))
     assert "node 1 boxes (custom operator Pretend)" in message
     assert message.endswith("--outputs y")
+    assert unknown_operators(b.bytes(z)) == {"custom operator Pretend": 1}
     assert read_tflite(b.bytes(z), ["y"]).graph.outputs == ("y",)
     assert read_tflite(b.bytes(z), [str(y)]).graph.outputs == ("y",)
 

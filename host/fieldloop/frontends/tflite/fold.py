@@ -13,6 +13,8 @@ from fieldloop.ir.tensor import Array
 
 # A file of a few bytes may ask for any size.
 MAX_FOLDED = 1 << 24
+# Operators that are known for constants alone.
+FOLDED_ONLY = frozenset({"SHAPE", "RANK", "FILL", "REDUCE_PROD", "BROADCAST_TO"})
 
 _PLAIN: dict[str, Callable[[list[Array]], Array]] = {
     "ADD": lambda a: a[0] + a[1],

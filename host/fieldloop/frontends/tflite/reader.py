@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -10,7 +11,7 @@ from fieldloop.frontends.builder import UnsupportedModelError, unsupported
 from fieldloop.frontends.imported import Imported
 from fieldloop.frontends.tflite import elementwise, layers, moves
 from fieldloop.frontends.tflite.file import ModelFile, Node, read_file
-from fieldloop.frontends.tflite.fold import fold
+from fieldloop.frontends.tflite.fold import FOLDED_ONLY, fold
 from fieldloop.frontends.tflite.fuse import fuse
 from fieldloop.frontends.tflite.walk import Refused, Walk
 from fieldloop.ir.graph import Graph
@@ -90,13 +91,8 @@ def read_tflite(data: bytes, outputs: Sequence[str] = ()) -> Imported:
 
 def unknown_operators(data: bytes) -> dict[str, int]:
     """Operators of a .tflite file that no reader exists for, and how many nodes have them."""
-    unknown: dict[str, int] = {}
-    file = read_file(data)
-    walk = Walk(file, file.nodes)
-    for node in file.nodes:
-        if node.operator not in _HANDLERS and not fold(walk, node):
-            unknown[node.operator] = unknown.get(node.operator, 0) + 1
-    return unknown
+    known = _HANDLERS.keys() | FOLDED_ONLY
+    return dict(Counter(n.operator for n in read_file(data).nodes if n.operator not in known))
 
 
 def _visit(walk: Walk, node: Node) -> None:
