@@ -45,7 +45,7 @@ typedef struct {
 static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, steps_t step, const span_t *ys,
                              const span_t *xs) {
     const fl_taps_t ty = ys->taps, tx = xs->taps;
-    const int32_t rows = ty.end - ty.first, taps = tx.end - tx.first;
+    int32_t rows = ty.end - ty.first, taps = tx.end - tx.first, kernel_w = p->kernel_w;
     rectangle_t r = {
         .out = (ys->from * d->out_w + xs->from) * d->out_c,
         .width = (xs->end - xs->from) * d->out_c,
@@ -55,11 +55,15 @@ static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, 
         return r;  // nothing is seen but padding
     }
     r.x = ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
-    r.w = 8 * (ty.first * p->kernel_w + tx.first);
-    r.w_end = r.w + 8 * rows * p->kernel_w;
-    r.w_skip = 8 * (p->kernel_w - taps);
+    r.w = 8 * (ty.first * kernel_w + tx.first);
+    if (kernel_w == 1) {  // a column goes as a row
+        kernel_w = taps = rows;
+        rows = 1;
+    }
+    r.w_end = r.w + 8 * rows * kernel_w;
+    r.w_skip = 8 * (kernel_w - taps);
     r.taps = taps;
-    r.nine = rows == 3 && taps == 3 && p->kernel_w == 3;
+    r.nine = rows == 3 && taps == 3 && kernel_w == 3;
     // wrapping: what lies beyond the last row or tap is no address
     r.x_skip = (int32_t)((uint32_t)step.row - (uint32_t)(taps - 1) * (uint32_t)step.tap);
     r.x_delta = (int32_t)((uint32_t)(p->stride_w * d->in_c) - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
@@ -130,9 +134,10 @@ void fl_depthwise_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, con
         return;
     }
     const uint32_t row = (uint32_t)d->in_w * (uint32_t)d->in_c;
+    const int32_t down = (int32_t)((uint32_t)p->dilation_h * row);
     const steps_t step = {
-        .tap = (int32_t)((uint32_t)p->dilation_w * (uint32_t)d->in_c),
-        .row = (int32_t)((uint32_t)p->dilation_h * row),
+        .tap = p->kernel_w == 1 ? down : (int32_t)((uint32_t)p->dilation_w * (uint32_t)d->in_c),
+        .row = down,
     };
     fl_four_t s = {
         .twice_zero_1 = 2 * q->out_zero + 1,

@@ -26,7 +26,7 @@ static inline fl_scale_t fl_scale_of(const fl_requant_t *r) {
 
 enum {
     FL_NEAR = 21,   // down below it: fl_scale_near
-    FL_RIGHT = 31,  // fl_scale_right; all others, and what is rounded once: fl_finish
+    FL_RIGHT = 31,  // fl_scale_far; all others, and what is rounded once: fl_finish
 };
 
 static inline int fl_is_clamped(const fl_quant_t *q) {
@@ -42,12 +42,8 @@ static inline int32_t fl_scale_near(uint32_t acc, fl_scale_t s, int32_t twice_ze
     return fl_scale_end((int32_t)fl_smmulr(fl_qadd(acc, acc), (uint32_t)s.multiplier), s.down, twice_zero_1);
 }
 
-// Any right shift: down below FL_RIGHT. In the far case t is so much smaller than 2^31 after the shift that the zero point
-// has room; in the near one it is below 2^30 before.
-static inline int32_t fl_scale_right(uint32_t acc, fl_scale_t s, int32_t twice_zero_1) {
-    if ((uint32_t)s.down < FL_NEAR) {
-        return fl_scale_near(acc, s, twice_zero_1);
-    }
+// For FL_NEAR <= down < FL_RIGHT: after so long a shift the zero point has room, which it would not have after a short one.
+static inline int32_t fl_scale_far(uint32_t acc, fl_scale_t s, int32_t twice_zero_1) {
     return fl_scale_end(fl_high_mul((int32_t)acc, s.multiplier), s.down, twice_zero_1);
 }
 

@@ -11,17 +11,22 @@
 uint32_t fl_four_rest_dsp(const fl_four_t *s);
 
 uint32_t fl_four_rest_dsp(const fl_four_t *s) {
-    const fl_quant_t *q = s->q;
+    const int once = (s->q->flags & FL_OP_SINGLE_ROUNDING) != 0;
     uint32_t word = 0;
     for (int32_t i = 0; i < 4; i++) {
         const fl_scale_t scale = {s->multiplier[i], s->down[i]};
         int32_t y;
-        if (!(q->flags & FL_OP_SINGLE_ROUNDING) && (uint32_t)scale.down < FL_RIGHT) {
-            y = fl_clamp(fl_scale_right(s->acc[i], scale, s->twice_zero_1), q->act_min, q->act_max);
+        if (!once && (uint32_t)scale.down < FL_NEAR) {
+            y = fl_scale_near(s->acc[i], scale, s->twice_zero_1);
+        } else if (!once && (uint32_t)scale.down < FL_RIGHT) {
+            y = fl_scale_far(s->acc[i], scale, s->twice_zero_1);
         } else {
-            y = fl_finish(q, NULL, s->channel + i, s->acc[i]);
+            y = fl_finish(s->q, NULL, s->channel + i, s->acc[i]);
         }
         word |= (uint32_t)(uint8_t)y << (8 * i);
+    }
+    if (s->special & FL_FOUR_CLAMPED) {
+        word = fl_min8(fl_max8(word, s->low), s->high);
     }
     return word;
 }
@@ -138,16 +143,17 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     /* any taps */                                                     \
     "5:\n"                                                             \
     "ldmia lr, {r6-r10}\n"                                             \
+    "ldr r4, [lr, #128]\n"  /* w_end */                                \
     "ldr r1, [lr, #116]\n"  /* taps */                                 \
-    "6:\n"                                                             \
-    "ldr r2, [lr, #128]\n"  /* w_end */                                \
-    "cmp r10, r2\n"                                                    \
+    "cmp r10, r4\n"                                                    \
     "beq 2b\n"                                                         \
+    "6:\n"                                                             \
     "cmp r1, #2\n"                                                     \
-    "blt 8f\n"                                                         \
     "beq 7f\n"                                                         \
+    "blt 8f\n"                                                         \
     "cmp r1, #3\n"                                                     \
     "bne 9f\n"                                                         \
+    "12:\n"                                                            \
     TAP("[r0]")                                                        \
     "add r0, r0, ip\n"                                                 \
     "7:\n"                                                             \
@@ -155,22 +161,23 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     "add r0, r0, ip\n"                                                 \
     "8:\n"                                                             \
     TAP("[r0]")                                                        \
-    "ldrd r2, r3, [lr, #120]\n"  /* x_skip, w_skip */                  \
+    "add r1, lr, #116\n"                                               \
+    "ldmia r1, {r1-r4}\n"  /* taps, x_skip, w_skip, w_end */           \
     "add r0, r0, r2\n"                                                 \
     "add r10, r10, r3\n"                                               \
-    "b 6b\n"                                                           \
-    "9:\n"  /* more than three */                                      \
+    "cmp r10, r4\n"                                                    \
+    "bne 6b\n"                                                         \
+    "b 2b\n"                                                           \
+    "9:\n"  /* more than three: two at a time, until two or three are left */\
     TAP("[r0]")                                                        \
     "add r0, r0, ip\n"                                                 \
-    "sub r1, r1, #1\n"                                                 \
-    "cmp r1, #1\n"                                                     \
-    "bne 9b\n"                                                         \
     TAP("[r0]")                                                        \
-    "ldr r1, [lr, #116]\n"                                             \
-    "ldrd r2, r3, [lr, #120]\n"                                        \
-    "add r0, r0, r2\n"                                                 \
-    "add r10, r10, r3\n"                                               \
-    "b 6b\n"                                                           \
+    "add r0, r0, ip\n"                                                 \
+    "sub r1, r1, #2\n"                                                 \
+    "cmp r1, #3\n"                                                     \
+    "bgt 9b\n"                                                         \
+    "beq 12b\n"                                                        \
+    "b 7b\n"                                                           \
     "10:\n"                                                            \
     "ldrd r2, r3, [lr, #60]\n"  /* low, high */                        \
     "ssub8 r4, r6, r2\n"                                               \

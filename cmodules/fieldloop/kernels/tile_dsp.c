@@ -10,21 +10,30 @@
 
 #if FL_KERNELS == 1
 
-static inline uint32_t byte_of(const fl_tile_t *s, const fl_requant_t *r, uint32_t acc) {
+// Pixel 0 of a channel in bits 0 to 7, pixel 1 in bits 16 to 23.
+static inline uint32_t bytes_of(const fl_tile_t *s, const fl_requant_t *r, uint32_t acc0, uint32_t acc1) {
     const fl_scale_t scale = fl_scale_of(r);
-    if ((uint32_t)scale.down < FL_RIGHT) {
-        return (uint8_t)fl_clamp(fl_scale_right(acc, scale, s->twice_zero_1), s->q->act_min, s->q->act_max);
+    int32_t y0, y1;
+    if ((uint32_t)scale.down < FL_NEAR) {
+        y0 = fl_scale_near(acc0, scale, s->twice_zero_1);
+        y1 = fl_scale_near(acc1, scale, s->twice_zero_1);
+    } else if ((uint32_t)scale.down < FL_RIGHT) {
+        y0 = fl_scale_far(acc0, scale, s->twice_zero_1);
+        y1 = fl_scale_far(acc1, scale, s->twice_zero_1);
+    } else {
+        const int32_t c = (int32_t)(r - s->q->requant);
+        y0 = fl_finish(s->q, NULL, c, acc0);
+        y1 = fl_finish(s->q, NULL, c, acc1);
     }
-    return (uint8_t)fl_finish(s->q, NULL, (int32_t)(r - s->q->requant), acc);
+    return (uint32_t)(uint8_t)y0 | (uint32_t)(uint8_t)y1 << 16;
 }
 
-// The outputs of a tile whose scale is no short right shift: a halfword a pixel.
-uint64_t fl_tile_rest_dsp(const fl_tile_t *s, const uint32_t acc[4]);  // [channel, pixel]
+// The outputs of a tile of which some scale is no short right shift: a halfword a pixel.
+uint32_t fl_tile_rest_dsp(const fl_tile_t *s, const uint32_t acc[4]);  // [channel, pixel]
 
-uint64_t fl_tile_rest_dsp(const fl_tile_t *s, const uint32_t acc[4]) {
-    const uint32_t p0 = byte_of(s, s->r, acc[0]) | byte_of(s, s->r + 1, acc[2]) << 8;
-    const uint32_t p1 = byte_of(s, s->r, acc[1]) | byte_of(s, s->r + 1, acc[3]) << 8;
-    return p0 | (uint64_t)p1 << 32;
+uint32_t fl_tile_rest_dsp(const fl_tile_t *s, const uint32_t acc[4]) {
+    const uint32_t y = bytes_of(s, s->r, acc[0], acc[1]) | bytes_of(s, s->r + 1, acc[2], acc[3]) << 8;
+    return s->clamped ? fl_min8(fl_max8(y, s->low), s->high) : y;
 }
 
 #if defined(__ARM_FEATURE_DSP)
@@ -140,7 +149,7 @@ __attribute__((naked, noinline)) void fl_tile_dsp(const fl_tile_t *tile __attrib
         "mov r0, sp\n"
         "bl fl_tile_rest_dsp\n"
         "mov r6, r0\n"
-        "mov r7, r1\n"
+        "lsr r7, r0, #16\n"
         "ldmia sp, {r0-r4}\n"
         "add r0, r0, #16\n"
         "b 5b\n"
@@ -190,9 +199,8 @@ void fl_tile_dsp(const fl_tile_t *tile) {
             }
         }
         const fl_scale_t a = fl_scale_of(s.r), b = fl_scale_of(s.r + 1);
-        uint64_t rest;
+        uint32_t y = 0;  // pixel 0, then 1; in each channel a, then b
         if ((uint32_t)a.down < FL_NEAR && (uint32_t)b.down < FL_NEAR) {
-            uint32_t y = 0;  // pixel 0, then 1; in each channel a, then b
             for (int32_t i = 0; i < 4; i++) {
                 const int32_t v = fl_scale_near(acc[(i & 1) * 2 + (i >> 1)], i & 1 ? b : a, s.twice_zero_1);
                 y |= (uint32_t)(uint8_t)v << (8 * i);
@@ -200,14 +208,13 @@ void fl_tile_dsp(const fl_tile_t *tile) {
             if (s.clamped) {
                 y = fl_min8(fl_max8(y, s.low), s.high);
             }
-            rest = (y & 0xffff) | (uint64_t)(y >> 16) << 32;
         } else {
-            rest = fl_tile_rest_dsp(&s, acc);
+            y = fl_tile_rest_dsp(&s, acc);
         }
-        s.out0[0] = (int8_t)(uint8_t)rest;
-        s.out0[1] = (int8_t)(uint8_t)(rest >> 8);
-        s.out1[0] = (int8_t)(uint8_t)(rest >> 32);
-        s.out1[1] = (int8_t)(uint8_t)(rest >> 40);
+        s.out0[0] = (int8_t)(uint8_t)y;
+        s.out0[1] = (int8_t)(uint8_t)(y >> 8);
+        s.out1[0] = (int8_t)(uint8_t)(y >> 16);
+        s.out1[1] = (int8_t)(uint8_t)(y >> 24);
         s.out0 += 2;
         s.out1 += 2;
         s.b += 2;
