@@ -54,7 +54,10 @@ class Source:
     def to_graph(self, name: str, value: Array) -> Array:
         """Samples of an input as the source takes them, in the graph's layout."""
         mapped = self.imported.values.get(name)
-        shape = self.imported.graph.tensors[name].shape
+        tensor = self.imported.graph.tensors[name]
+        shape = tensor.shape
+        if tensor.dtype is DType.INT32:  # indices, whatever the source casts them from
+            value = value.astype(np.int32)
         if mapped is None:
             return np.ascontiguousarray(value.reshape(-1, *shape[1:]))
         return np.concatenate([_one(mapped, sample, shape) for sample in _samples(mapped, value)])
