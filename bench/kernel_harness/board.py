@@ -68,8 +68,6 @@ class RunCount:
 def cpu_flags(machine: Machine) -> list[str]:
     """The compiler's options for the board's processor, from the firmware's own makefile."""
     makefile = paths.boards_dir() / "mps2" / f"{machine.name}.mk"
-    if machine.core == "M55" and not makefile.exists():
-        return ["-mthumb", "-mcpu=cortex-m55+nomve.fp", "-mfloat-abi=hard"]
     match = CPU_LINE.search(makefile.read_text())
     if match is None:
         raise FieldloopError(f"{makefile.name}: expected a line CFLAGS_CPU = ..., found none")
