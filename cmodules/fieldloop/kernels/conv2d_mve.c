@@ -44,22 +44,14 @@ static void run(fl_tile_mve_t *t, const work_t *v, int32_t c, int32_t channels, 
     }
 }
 
-static void all_pixels(const fl_columns_mve_t *c, const work_t *v, int8_t *columns, int8_t *out) {
-    const fl_map_dims_t *d = c->d;
+static void all_pixels(const fl_columns_mve_t *c, const work_t *v, const fl_map_dims_t *d, int8_t *columns,
+                       int8_t *out) {
     const int32_t pixels = d->out_h * d->out_w;
     fl_tile_mve_t t = {.columns = columns, .pad = c->pad, .k = c->k, .blocks = (c->k + c->pad) / 16 - 1};
     t.zero = (uint32_t)v->q->out_zero;
     set_places(&t, pixels, d->out_c);
     for (int32_t first = 0;;) {
-        int32_t oy = first / d->out_w;
-        int32_t ox = first - oy * d->out_w;
-        for (int32_t i = 0; i < PIXELS; i++) {
-            fl_column_mve(c, oy, ox, columns + 16 * i);
-            if (first + i + 1 < pixels && ++ox == d->out_w) {
-                ox = 0;
-                oy++;
-            }
-        }
+        fl_columns_mve(c, first, pixels, columns);
         int8_t *to = out + first * d->out_c;
         run(&t, v, 0, v->channels & ~1, to);
         if (v->channels & 1) {
@@ -80,10 +72,11 @@ void fl_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
         return;
     }
     fl_columns_mve_t c;
-    fl_columns_start_mve(&c, p, d, x, q->x_zero);
+    int8_t *padded = (int8_t *)scratch + PIXELS * ((p->kernel_h * p->kernel_w * d->in_c + 15) & ~15);
+    fl_columns_start_mve(&c, p, d, x, q->x_zero, padded);
     work_t v = {q, w, q->folded, 0, d->out_c, fl_all_right_mve(q, d->out_c)};
     if (q->folded) {
-        all_pixels(&c, &v, scratch, out);
+        all_pixels(&c, &v, d, scratch, out);
     } else {
         int32_t sums[SUMS_MAX];
         while (v.first < d->out_c) {
@@ -93,7 +86,7 @@ void fl_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
             v.w = w + v.first * c.k;
             v.folded = sums;
             fl_fold_mve(q, v.w, b ? b + v.first : 0, v.channels, c.k, sums);
-            all_pixels(&c, &v, scratch, out);
+            all_pixels(&c, &v, d, scratch, out);
             v.first += v.channels;
         }
     }

@@ -1,6 +1,7 @@
 // What each kernel needs beside its output, in each variant: one place, built everywhere, so that a host can tell the
 // RAM of any board.
 #include "columns_dsp.h"
+#include "columns_mve.h"
 #include "fieldloop/fl_kernels.h"
 #include "four_dsp.h"
 #include "windows_mve.h"
@@ -12,8 +13,8 @@ uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, cons
         return fl_has_columns(p, w_c) ? 4 * (uint32_t)(p->kernel_h * p->kernel_w * w_c) : 0;
     }
     if (variant == FL_KERNELS_MVE && p->groups <= 1 && d->out_c >= 2 && d->out_c <= 16384) {
-        // four columns of int8, in whole blocks of 16
-        return 4 * (((uint32_t)(p->kernel_h * p->kernel_w * d->in_c) + 15u) & ~15u);
+        // four columns of int8, in whole blocks of 16, and a small map within its padding
+        return 4 * (((uint32_t)(p->kernel_h * p->kernel_w * d->in_c) + 15u) & ~15u) + fl_padded_bytes_mve(p, d);
     }
     return 0;
 }

@@ -9,7 +9,10 @@
 enum { ROWS = 4, BLOCK = 16 };
 
 static void put_edge(int8_t *to, int32_t n, int8x16_t edge) {
-    for (; n > 0; n -= BLOCK, to += BLOCK) {
+    for (; n >= BLOCK; n -= BLOCK, to += BLOCK) {
+        vstrbq_s8(to, edge);
+    }
+    if (n > 0) {
         vstrbq_p_s8(to, edge, vctp8q((uint32_t)n));
     }
 }
