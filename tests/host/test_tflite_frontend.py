@@ -120,6 +120,16 @@ def test_float_activation_goes_into_the_layer_unless_somebody_else_reads_it() ->
     compare(made(read_twice=True), 2)
 
 
+@pytest.mark.parametrize("operator", ["RELU", "RELU6"])
+def test_an_int8_clamp_goes_into_the_layer_where_nothing_is_rescaled(operator: str) -> None:
+    for scale, kept in ((0.2, [OpKind.CONV2D]), (0.1, [OpKind.CONV2D, OpKind.TABLE])):
+        b, y = small(Single(0, "int8"))
+        z = b.op(operator, [y], b.tensor([1, 4, 4, 3], "int8", scale, -5))
+        content = b.bytes(z)
+        assert kinds(content) == kept
+        compare(content, 2)
+
+
 def test_a_part_of_a_split_that_nobody_reads() -> None:
     s = Single(3, "int8")
     quant = (0.1, 3)

@@ -1,7 +1,7 @@
 """What needs no operator of its own: paddings before a convolution, activations after a layer.
 
-Neither changes a byte: a convolution pads with its input's zero point, as PAD does, and in float32
-a clamp is the same wherever it is applied.
+Neither changes a byte: a convolution pads with its input's zero point, as PAD does, and a clamp is
+the same wherever it is applied. A table that only clamps is one, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fieldloop.ir.op import NO_CLAMP_KINDS, Clamp, Op, OpKind, Pad, Unary, UnaryKind
+import numpy as np
+
+from fieldloop.ir.op import (
+    NO_CLAMP_KINDS,
+    Clamp,
+    Op,
+    OpKind,
+    Pad,
+    SoftmaxFixed,
+    Unary,
+    UnaryKind,
+)
 from fieldloop.ir.tensor import DType, Tensor
 
 _CONVOLUTIONS = frozenset({OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D})
@@ -29,7 +40,11 @@ def fuse(ops: Iterable[Op], tensors: dict[str, Tensor], outputs: Iterable[str]) 
         if before is None or before in gone or readers[op.inputs[0]] != 1:
             continue
         other = kept[before]
-        fused = _with_pads(op, other) or _with_clamp(op, other, tensors)
+        fused = (
+            _with_pads(op, other)
+            or _with_clamp(op, other, tensors)
+            or _with_table(op, other, tensors)
+        )
         if fused is not None:
             kept[i] = fused
             gone.add(before)
@@ -66,3 +81,23 @@ def _with_clamp(op: Op, layer: Op, tensors: dict[str, Tensor]) -> Op | None:
     else:
         return None
     return replace(layer, output=op.output, clamp=layer.clamp.then(clamp))
+
+
+def _with_table(op: Op, layer: Op, tensors: dict[str, Tensor]) -> Op | None:
+    """An int8 layer with the table after it taken in, where that clamps and rescales nothing."""
+    out, fixed = tensors[op.output], layer.fixed
+    if op.kind is not OpKind.TABLE or fixed is None or isinstance(fixed, SoftmaxFixed):
+        return None
+    entries, quant = tensors[op.inputs[1]].data, out.quant
+    if entries is None or quant is None or quant != tensors[layer.output].quant:
+        return None
+    low, high = int(entries.min()), int(entries.max())
+    if (entries != np.clip(np.arange(-128, 128), low, high)).any():
+        return None
+    real = Clamp(
+        -math.inf if low == -128 else (low - quant.zero_point) * quant.scale,
+        math.inf if high == 127 else (high - quant.zero_point) * quant.scale,
+    )
+    least, most = (min(max(edge, low), high) for edge in (fixed.act_min, fixed.act_max))
+    fixed = replace(fixed, act_min=least, act_max=most)
+    return replace(layer, output=op.output, clamp=layer.clamp.then(real), fixed=fixed)
