@@ -17,7 +17,7 @@ from fieldloop.errors import FieldloopError
 from fieldloop.frontends.builder import UnsupportedModelError, unsupported
 from fieldloop.ir.tensor import Array
 
-OPSETS = range(7, 27)  # before 7, operators broadcast by attributes
+OPSETS = range(1, 27)
 MAX_CONSTANT = 2**28  # elements of one constant
 
 # TensorProto's types: numpy's, and the field that holds elements that are not raw.

@@ -128,7 +128,7 @@ def _squeeze(node: Node, x: Sequence[Array], opset: int) -> Array:
 
 
 def _reshape(node: Node, x: Sequence[Array], opset: int) -> Array:
-    wanted = x[1].reshape(-1).tolist()
+    wanted = x[1].reshape(-1).tolist() if len(x) > 1 else list(node.attributes["shape"])
     if x[0].size == 0:
         raise CannotFoldError("an empty constant")
     return x[0].reshape(reshaped(x[0].shape, wanted, bool(node.attributes.get("allowzero", 0))))

@@ -74,6 +74,8 @@ def cast(walk: OnnxWalk, node: Node) -> Made:
 def reshape(walk: OnnxWalk, node: Node) -> Made:
     x = _operand(walk, node)
     wanted = walk.array(node, 1)
+    if wanted is None and "shape" in node.attributes:  # before opset 5
+        wanted = np.array(node.attributes["shape"], np.int64)
     if wanted is None:
         raise walk.source.refuse("its shape is missing", "expected a constant shape")
     numbers = [int(n) for n in wanted.reshape(-1)]

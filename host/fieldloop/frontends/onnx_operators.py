@@ -233,7 +233,8 @@ def matmul(walk: OnnxWalk, node: Node) -> Value:
 
 @handles("BatchNormalization")
 def batch_norm(walk: OnnxWalk, node: Node) -> Value:
-    if node.attributes.get("training_mode", 0):
+    old = walk.opset < 7 and not node.attributes.get("is_test", 0)
+    if node.attributes.get("training_mode", 0) or old:
         raise walk.source.refuse("training_mode is set", "export the model in eval mode")
     gamma, beta, mean, var = (walk.weights(node, i).data.reshape(-1) for i in range(1, 5))
     epsilon = same_value(walk, node, "epsilon", 1e-5)
@@ -362,7 +363,21 @@ _BINARY = {
 @handles("Add", "Sub", "Mul")
 def binary(walk: OnnxWalk, node: Node) -> Value:
     kind = _BINARY[node.operator]
-    return walk.source.binary(kind, walk.operand(node, 0), walk.operand(node, 1))
+    return walk.source.binary(kind, walk.operand(node, 0), second(walk, node))
+
+
+def second(walk: OnnxWalk, node: Node) -> Value | Constant:
+    """The second operand; before opset 7 `axis` said where its axes belong."""
+    operand = walk.operand(node, 1)
+    if walk.opset >= 7 or "axis" not in node.attributes:
+        return operand
+    first = walk.operand(node, 0)
+    rank = len(first.shape) if isinstance(first, Value) else first.data.ndim
+    if not isinstance(operand, Constant):
+        raise walk.source.refuse("a broadcast by axis", "convert it with onnx.version_converter")
+    axis = int(node.attributes["axis"])
+    behind = max(rank - (axis + rank if axis < 0 else axis) - operand.data.ndim, 0)
+    return Constant(operand.data.reshape(*operand.data.shape, *(1,) * min(behind, 8)))
 
 
 @handles("Min", "Max", "Sum")
@@ -380,7 +395,7 @@ def variadic(walk: OnnxWalk, node: Node) -> Value:
 
 @handles("Div")
 def div(walk: OnnxWalk, node: Node) -> Value:
-    by = walk.operand(node, 1)
+    by = second(walk, node)
     if not isinstance(by, Constant) or not by.data.all():
         raise walk.source.refuse("it divides by a value or by zero", "divide by constants")
     return walk.source.binary(OpKind.MUL, walk.value(node), Constant(1.0 / by.data))
