@@ -235,8 +235,8 @@ def page(tables: dict[str, list[Row]]) -> str:
     for row in tables["methods"]:
         kept = "kept" if row["equalised"] else ""
         lines.append(
-            f"| {row['network']} | {row['method']} | {row['samples']} | {row['float']:.4f} | {row['int8']:.4f} | "
-            f"{row['sqnr_db']:.1f} | {kept} |"
+            f"| {row['network']} | {row['method']} | {row['samples']} | {row['float']:.4f} | "
+            f"{row['int8']:.4f} | {row['sqnr_db']:.1f} | {kept} |"
         )
     count = len({row["seed"] for row in tables["training"]})
     lines += [
@@ -279,17 +279,21 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/results/quantization.*")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    rows: dict[str, list[Row]] = {}
+    if args.only != "training":
+        for name in filter(None, args.networks.split(",")):
+            rows[name] = methods(name, args.data_dir)
+    tuned = [] if args.only == "methods" else training(args.data_dir, SEEDS[: args.seeds])
     kept = RESULTS / "quantization.json"
     tables: dict[str, list[Row]] = {"methods": [], "training": []}
-    if args.only is not None and kept.is_file():
+    if kept.is_file():
         tables = json.loads(kept.read_text())
-    if args.only != "training":
-        names = [name for name in args.networks.split(",") if name]
-        rows = {name: methods(name, args.data_dir) for name in names}
-        others = [row for row in tables["methods"] if not rows.get(row["network"])]
-        tables["methods"] = others + [row for made in rows.values() for row in made]
-    if args.only != "methods":
-        tables["training"] = training(args.data_dir, SEEDS[: args.seeds])
+    for name in NETWORKS:
+        rows[name] = rows.get(name) or [r for r in tables["methods"] if r["network"] == name]
+    tables = {
+        "methods": [row for name in NETWORKS for row in rows[name]],
+        "training": tuned or tables["training"],
+    }
     if args.write:
         RESULTS.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(tables, indent=1) + "\n")
