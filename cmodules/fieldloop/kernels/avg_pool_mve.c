@@ -4,16 +4,20 @@
 #if FL_KERNELS == 2
 
 #include "mve.h"
-#include "requant.h"
 #include "taps.h"
 
 enum { TAPS_MAX = 256, CHANNELS = 8 };
 
 static void means(const int16_t *sums, int32_t n, int32_t count, int32_t act_min, int32_t act_max, int8_t *out) {
-    const int32_t half = count / 2;
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t sum = sums[i];
-        out[i] = fl_clamp((sum > 0 ? sum + half : sum - half) / count, act_min, act_max);
+    // |sum| + count / 2 < 2^16: the product with 2^24 / count, rounded up, has the quotient exactly
+    const int32x4_t factor = vdupq_n_s32(((1 << 24) + count - 1) / count);
+    const int32x4_t low = vdupq_n_s32(act_min), high = vdupq_n_s32(act_max);
+    for (; n > 0; n -= 4, sums += 4, out += 4) {
+        const int32x4_t sum = vldrhq_s32(sums);
+        const int32x4_t sign = vshrq_n_s32(sum, 31);
+        const int32x4_t size = vshlq_n_s32(vaddq_n_s32(vabsq_s32(sum), count / 2), 8);
+        const int32x4_t mean = vsubq_s32(veorq_s32(vmulhq_s32(size, factor), sign), sign);
+        vstrbq_p_s32(out, vminq_s32(vmaxq_s32(mean, low), high), vctp32q((uint32_t)n));
     }
 }
 

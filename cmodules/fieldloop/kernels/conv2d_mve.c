@@ -25,18 +25,25 @@ typedef struct {
     const int32_t *folded;
     int32_t first, channels;  // of the output
     int32_t right_only;
+    fl_requant_t same[2];     // where one factor serves all
 } work_t;
 
-// Channels c.. of the work, an even number, over the four columns.
-static void run(fl_tile_mve_t *t, const work_t *v, int32_t c, int32_t channels, int8_t *out) {
-    const fl_requant_t same[2] = {v->q->requant[0], v->q->requant[0]};
-    t->w = v->w + c * t->k;
-    t->w_end = t->w + channels * t->k;
-    t->pairs = channels / 2;
-    t->folded = v->folded + c;
-    t->requant = v->q->requant_stride ? v->q->requant + v->first + c : same;
-    t->requant_step = v->q->requant_stride ? 2 * sizeof(fl_requant_t) : 0;
-    t->out = out + v->first + c;
+// For channels c.. of the work, an even number: all but where the outputs go.
+static fl_tile_mve_t tile_of(const fl_columns_mve_t *c, const work_t *v, const int8_t *columns, int32_t channel,
+                             int32_t channels) {
+    fl_tile_mve_t t = {.columns = columns, .pad = c->pad, .k = c->k, .blocks = (c->k + c->pad) / 16 - 1};
+    t.w = v->w + channel * c->k;
+    t.w_end = t.w + channels * c->k;
+    t.pairs = channels / 2;
+    t.requant = v->q->requant_stride ? v->q->requant + v->first + channel : v->same;
+    t.requant_step = v->q->requant_stride ? 2 * sizeof(fl_requant_t) : 0;
+    t.zero = (uint32_t)v->q->out_zero;
+    return t;
+}
+
+static void run(const work_t *v, fl_tile_mve_t *t, const int32_t *folded, int8_t *out) {
+    t->folded = folded;
+    t->out = out;
     if (v->right_only) {
         fl_tile_right_mve(t);
     } else {
@@ -47,15 +54,17 @@ static void run(fl_tile_mve_t *t, const work_t *v, int32_t c, int32_t channels, 
 static void all_pixels(const fl_columns_mve_t *c, const work_t *v, const fl_map_dims_t *d, int8_t *columns,
                        int8_t *out) {
     const int32_t pixels = d->out_h * d->out_w;
-    fl_tile_mve_t t = {.columns = columns, .pad = c->pad, .k = c->k, .blocks = (c->k + c->pad) / 16 - 1};
-    t.zero = (uint32_t)v->q->out_zero;
-    set_places(&t, pixels, d->out_c);
+    const int32_t last = v->channels - 2;
+    fl_tile_mve_t pairs = tile_of(c, v, columns, 0, v->channels & ~1);
+    fl_tile_mve_t last_pair = tile_of(c, v, columns, last, 2);
+    set_places(&pairs, pixels, d->out_c);
+    set_places(&last_pair, pixels, d->out_c);
     for (int32_t first = 0;;) {
         fl_columns_mve(c, first, pixels, columns);
-        int8_t *to = out + first * d->out_c;
-        run(&t, v, 0, v->channels & ~1, to);
+        int8_t *to = out + first * d->out_c + v->first;
+        run(v, &pairs, v->folded, to);
         if (v->channels & 1) {
-            run(&t, v, v->channels - 2, 2, to);  // the last but one again: the same bytes
+            run(v, &last_pair, v->folded + last, to + last);  // the last but one again: the same bytes
         }
         if (first + PIXELS >= pixels) {
             return;
@@ -74,7 +83,7 @@ void fl_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
     fl_columns_mve_t c;
     int8_t *padded = (int8_t *)scratch + PIXELS * ((p->kernel_h * p->kernel_w * d->in_c + 15) & ~15);
     fl_columns_start_mve(&c, p, d, x, q->x_zero, padded);
-    work_t v = {q, w, q->folded, 0, d->out_c, fl_all_right_mve(q, d->out_c)};
+    work_t v = {q, w, q->folded, 0, d->out_c, fl_all_right_mve(q, d->out_c), {q->requant[0], q->requant[0]}};
     if (q->folded) {
         all_pixels(&c, &v, d, scratch, out);
     } else {

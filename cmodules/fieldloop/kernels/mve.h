@@ -146,6 +146,12 @@ static inline uint16x8_t vldrhq_u16(const uint16_t *p) {
     return r;
 }
 
+static inline int32x4_t vldrhq_s32(const int16_t *p) {
+    int32x4_t r;
+    FL_LANES(4) r.v[i] = p[i];
+    return r;
+}
+
 static inline void vstrhq_s16(int16_t *p, int16x8_t a) {
     memcpy(p, a.v, 16);
 }
@@ -208,6 +214,31 @@ static inline int32x4_t vaddq_s32(int32x4_t a, int32x4_t b) {
 
 static inline int32x4_t vaddq_n_s32(int32x4_t a, int32_t b) {
     return vaddq_s32(a, vdupq_n_s32(b));
+}
+
+static inline int32x4_t vsubq_s32(int32x4_t a, int32x4_t b) {
+    FL_LANES(4) a.v[i] = (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]);
+    return a;
+}
+
+static inline int32x4_t vabsq_s32(int32x4_t a) {
+    FL_LANES(4) a.v[i] = (int32_t)(a.v[i] < 0 ? 0u - (uint32_t)a.v[i] : (uint32_t)a.v[i]);
+    return a;
+}
+
+static inline int32x4_t veorq_s32(int32x4_t a, int32x4_t b) {
+    FL_LANES(4) a.v[i] ^= b.v[i];
+    return a;
+}
+
+static inline int32x4_t vshlq_n_s32(int32x4_t a, int32_t n) {
+    FL_LANES(4) a.v[i] = (int32_t)((uint32_t)a.v[i] << n);
+    return a;
+}
+
+static inline int32x4_t vmulhq_s32(int32x4_t a, int32x4_t b) {  // the upper half
+    FL_LANES(4) a.v[i] = (int32_t)(((int64_t)a.v[i] * b.v[i]) >> 32);
+    return a;
 }
 
 static inline int32x4_t vmulq_s32(int32x4_t a, int32x4_t b) {
