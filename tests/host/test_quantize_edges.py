@@ -7,7 +7,7 @@ import pytest
 
 from fieldloop.compiler import compile_graph
 from fieldloop.errors import UsageError
-from fieldloop.frontends.builder import GraphBuilder
+from fieldloop.frontends.builder import Constant, GraphBuilder
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, OpKind, Window
 from fieldloop.ir.reference import run
@@ -242,6 +242,15 @@ def test_a_difference_of_equals_has_room_for_its_factors() -> None:
     x = build.input("x", SHAPE)
     y = build.add("none", OpKind.SUB, [x, x])
     core_agrees(quantize_graph(build.graph([y]), samples()).graph, samples())
+
+
+def test_a_product_that_is_always_zero_has_room_for_its_factor() -> None:
+    build = GraphBuilder("zero")
+    x = build.input("x", SHAPE)
+    none = build.add("none", OpKind.MUL, [x, build.constant("zero", Constant(np.zeros((1, 3))))])
+    y = build.add("product", OpKind.MUL, [x, none])
+    x = {"x": samples()["x"] * 1e14}
+    core_agrees(quantize_graph(build.graph([y]), x).graph, x)
 
 
 def test_ranges_that_no_scale_holds_are_refused() -> None:

@@ -35,7 +35,7 @@ _JOINS_AT = 1.25
 # Padding further out than this many times the range stands for infinity, and saturates.
 _FAR = 16.0
 # Largest factors to an output's scale: beyond, one step of the input is many of the output's.
-_MOST_ADD, _MOST_WEIGHTED = 2.0**18, 2.0**8
+_MOST, _MOST_WEIGHTED = 2.0**18, 2.0**8
 _LEAST_SOFTMAX_SCALE = 2.0**-24
 
 
@@ -205,17 +205,29 @@ class _Assignment:
 
     def _least(self, op: Op) -> tuple[_Class | None, float]:
         """A class, and the smallest scale that an operator lets it have."""
-        if op.output not in self.of or op.inputs[0] not in self.of:
+        name = next((name for name in op.inputs if name in self.of), None)
+        if op.output not in self.of or name is None:
             return None, 0.0
-        x, out = self.of[op.inputs[0]], self.of[op.output]
+        x, out = self.of[name], self.of[op.output]
         if op.kind is OpKind.SOFTMAX:
             return x, _LEAST_SOFTMAX_SCALE
         if op.kind in (OpKind.ADD, OpKind.SUB):
-            scales = [self.of[n].quant().scale for n in op.inputs if n in self.of]
-            return out, max(scales) / _MOST_ADD
+            return out, max(self._scale(name) for name in op.inputs) / _MOST
+        if op.kind is OpKind.MUL:
+            return out, self._scale(op.inputs[0]) * self._scale(op.inputs[1]) / _MOST
+        if op.kind is OpKind.MEAN:
+            return out, x.quant().scale / _MOST
         if op.kind in WEIGHTED:
             w = self.graph.tensors[op.inputs[1]].data
             assert w is not None
             top = max(weight_quant(w, CHANNEL_AXIS[op.kind]).scales)
             return out, x.quant().scale * top / _MOST_WEIGHTED
         return None, 0.0
+
+    def _scale(self, name: str) -> float:
+        """The scale of an operand, which may be a constant."""
+        if name in self.of:
+            return self.of[name].quant().scale
+        data = self.graph.tensors[name].data
+        assert data is not None
+        return activation_quant(float(data.min()), float(data.max())).scale
