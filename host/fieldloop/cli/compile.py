@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learn",
         type=int,
         metavar="N",
-        help="layers that can be trained in the field, counted from the output (default: 2 where "
-        "there are samples to calibrate with, else none)",
+        help="layers that can be trained in the field, counted from the output (default: 2 of a "
+        "Python file with samples to calibrate with, else none)",
     )
     parser.add_argument("--flash-limit", type=int, metavar="BYTES", help="fail when larger")
     parser.add_argument("--ram-limit", type=int, metavar="BYTES", help="fail when larger")
@@ -112,7 +112,7 @@ def _network(args: argparse.Namespace) -> Compiled:
     source = source_of(args)
     learn = args.learn
     if learn is None:
-        learn = DEFAULT_LEARN if source.calibration is not None else 0
+        learn = DEFAULT_LEARN if source.module is not None and source.calibration else 0
     return compile_source(
         source,
         learn=learn or None,
