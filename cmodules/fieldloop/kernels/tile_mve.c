@@ -105,16 +105,19 @@ static uint32_t product(const fl_tile_mve_t *t, const int8_t *w, int32_t pixel) 
 
 void fl_tile_any_mve(fl_tile_mve_t *t) {
     const int8_t *w = t->w;
+    const uint8_t *requant = (const uint8_t *)t->requant;
     for (int32_t pair = 0; pair < t->pairs; pair++) {
         for (int32_t j = 0; j < 2; j++, w += t->k) {
             for (int32_t i = 0; i < 4; i++) {
                 const uint32_t acc = product(t, w, i) + (uint32_t)t->folded[j];
-                t->out[t->place[2 * i + j]] = fl_finish_as_mve(acc, t->requant[j], (int32_t)t->zero);
+                fl_requant_t r;
+                memcpy(&r, requant + (size_t)j * sizeof r, sizeof r);
+                t->out[t->place[2 * i + j]] = fl_finish_as_mve(acc, r, (int32_t)t->zero);
             }
         }
         t->out += 2;
         t->folded += 2;
-        t->requant = (const fl_requant_t *)(const void *)((const uint8_t *)t->requant + t->requant_step);
+        requant += t->requant_step;
     }
 }
 

@@ -21,7 +21,7 @@ typedef struct {
     int32_t blocks;          // after the first
     int8_t *out;             // these two move on: pixel 0's next output
     const int32_t *folded;   // [channels] bias - x_zero * sum of weights
-    const fl_requant_t *requant;  // of the next channel
+    const fl_requant_t *requant;  // of the first channel
     uint32_t requant_step;   // bytes from one pair of channels to the next: 16, or 0 with one factor for all
     uint32_t zero;           // out_zero
     uint16_t place[8];       // of pixel i, channel j of the pair: place[2 * i + j] from `out`
