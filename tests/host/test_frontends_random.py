@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("onnxruntime")
 
 import onnx_values  # noqa: E402
 import torch_values  # noqa: E402
+from onnx_quantised import FORMS, quantised  # noqa: E402
 from random_modules import Growth  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -36,3 +38,11 @@ def test_a_random_module_through_onnx(seed: int) -> None:
     growth = Growth(seed)
     module = torch_values.shake(growth.module(), seed)
     onnx_values.check(exported(module, growth.start), seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(3, 9))
+def test_a_random_module_quantised_by_onnxruntime(seed: int, tmp_path: Path) -> None:
+    growth = Growth(seed)
+    data = exported(torch_values.shake(growth.module(), seed), growth.start)
+    form = sorted(FORMS)[seed % len(FORMS)]
+    onnx_values.check(quantised(data, (1, *growth.start), form, tmp_path), samples=1, seed=seed)

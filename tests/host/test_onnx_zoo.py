@@ -16,11 +16,9 @@ import pytest
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-import onnx  # noqa: E402
 import onnx_values  # noqa: E402
 import torch_values  # noqa: E402
-from onnxruntime import quantization as ort  # noqa: E402
-from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: E402
+from onnx_quantised import FORMS, quantised  # noqa: E402
 
 from fieldloop import zoo  # noqa: E402
 from fieldloop.compiler import compile_graph  # noqa: E402
@@ -68,45 +66,10 @@ def in_c(graph: Graph) -> None:
         np.testing.assert_allclose(got, wanted[name], rtol=0.0, atol=limit)
 
 
-class Samples(ort.CalibrationDataReader):
-    """Random inputs for onnxruntime's calibration."""
-
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-        rng = np.random.default_rng(5)
-        self._left = [{name: rng.normal(size=shape).astype(np.float32)} for _ in range(8)]
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return self._left.pop() if self._left else None
-
-
-INT8, UINT8 = ort.QuantType.QInt8, ort.QuantType.QUInt8
-FORMS = {
-    "int8": (INT8, INT8, False, ort.QuantFormat.QDQ),
-    "int8, a scale for each channel": (INT8, INT8, True, ort.QuantFormat.QDQ),
-    "uint8, a scale for each channel": (UINT8, INT8, True, ort.QuantFormat.QDQ),
-    "uint8 weights, too": (UINT8, UINT8, False, ort.QuantFormat.QDQ),
-    "qoperator": (UINT8, INT8, False, ort.QuantFormat.QOperator),
-}
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["har", "kws", "resnet8"])
 def test_quantised_by_onnxruntime(name: str, form: str, tmp_path: Path) -> None:
-    activations, weights, channels, layout = FORMS[form]
-    plain, ready, made = (str(tmp_path / f"{step}.onnx") for step in ("plain", "ready", "made"))
-    Path(plain).write_bytes(exported(name))
-    quant_pre_process(plain, ready)
-    given = onnx.load(ready).graph.input[0].name
-    ort.quantize_static(
-        ready,
-        made,
-        Samples(given, zoo.input_shape(name)),
-        quant_format=layout,
-        per_channel=channels,
-        activation_type=activations,
-        weight_type=weights,
-    )
-    data = Path(made).read_bytes()
+    data = quantised(exported(name), zoo.input_shape(name), form, tmp_path)
     imported = onnx_values.check(data, samples=1)
     assert imported.notes == ()  # nothing but the ends is float
     kept = (OpKind.QUANTIZE, OpKind.DEQUANTIZE)
