@@ -253,6 +253,8 @@ def page(tables: dict[str, list[Row]]) -> str:
     ]
     for case in CASES:
         rows = [row for row in tables["training"] if row["method"] == case.title]
+        if not rows:
+            continue
         exact, ptq, qat = (spread([row[key] for row in rows]) for key in ("float", "ptq", "qat"))
         gap = statistics.mean(row["float"] - row["ptq"] for row in rows)
         closed = statistics.mean(row["qat"] - row["ptq"] for row in rows)
