@@ -12,13 +12,13 @@ enum { SUMS_MAX = 64 };
 
 static uint32_t dot(const int8_t *x, const int8_t *w, int32_t k) {
     int32_t acc = 0;
-    for (; k > 0; k -= 16) {
-        const mve_pred16_t some = vctp8q((uint32_t)k);
-        acc = vmladavaq_s8(acc, vldrbq_z_s8(x, some), vldrbq_z_s8(w, some));
-        x += k < 16 ? k : 16;
-        w += k < 16 ? k : 16;
+    for (; k >= 16; k -= 16) {
+        acc = vmladavaq_s8(acc, vldrbq_s8(x), vldrbq_s8(w));
+        x += 16;
+        w += 16;
     }
-    return (uint32_t)acc;
+    const mve_pred16_t some = vctp8q((uint32_t)k);
+    return (uint32_t)vmladavaq_s8(acc, vldrbq_z_s8(x, some), vldrbq_z_s8(w, some));
 }
 
 // Channels `first`.., whose folded biases begin at `folded`, of one row of inputs.
