@@ -240,7 +240,7 @@ def pad(walk: Walk, node: Node) -> None:
         raw = int(fill) - (128 if info.dtype == "uint8" else 0) if x.quant is not None else None
     if x.quant is not None and raw is not None:
         fill = (raw - x.quant.zero_point) * x.quant.scale  # the integer, in x's quantisation
-    if not np.isfinite(np.float32(fill)):
+    if not abs(fill) <= np.finfo(np.float32).max:
         refuse(f"pads with {fill}, expected a finite number")
     walk.put(node, OpKind.PAD, [x], shape=shape, quant=x.quant, attrs=Pad(before, after, fill))
 
