@@ -224,13 +224,12 @@ def page(tables: dict[str, list[Row]]) -> str:
         "",
         "## Ways to calibrate",
         "",
-        "The zoo's networks (seed 0), 256 training samples to calibrate with. Accuracy on the "
-        f"first {TESTED} test samples; SQNR of the outputs over 200 of them. `equalised` keeps "
-        "the even channels only where the outputs come closer on the calibration samples: "
-        '"kept" tells where it did.',
+        f"The zoo's networks (seed 0), {CALIBRATED} training samples to calibrate with. Accuracy "
+        "on the first test samples; SQNR of the outputs over 100 of them. Equalisation is kept "
+        "only where it brings the outputs closer on the calibration samples.",
         "",
-        "| network | method | float | int8 | SQNR, dB | equalisation |",
-        "|---|---|--:|--:|--:|---|",
+        "| network | method | samples | float | int8 | SQNR, dB | equalisation |",
+        "|---|---|--:|--:|--:|--:|---|",
     ]
     for row in tables["methods"]:
         kept = "kept" if row["equalised"] else ""
