@@ -77,6 +77,7 @@ static void keep_last(int signal_number) {
     static unsigned long before;
     if (signal_number == SIGALRM && tried != before) {
         before = tried;
+        signal(SIGALRM, keep_last);  // POSIX's own signal() takes one only
         alarm(HANG_SECONDS);
         return;
     }
