@@ -265,6 +265,23 @@ def test_integer_inputs_and_outputs_stay_integers() -> None:
     assert imported.graph.tensors["x"].quant.zero_point == 100 - 128
 
 
+def test_a_constant_that_is_quantised_again() -> None:
+    """onnxruntime's tool does so to weights that two operators share."""
+    q = Quantiser(np.random.default_rng(0))
+    x = q.pair("x", 0.05, 0)
+    first = q.weights("w", (4, 4), axis=None)
+    q.constants |= {"s": np.float32(0.02), "z": np.int8(0)}
+    q.nodes += [
+        node("Gemm", f"{x} {first}", "a", transB=1),
+        node("Identity", first, "same"),
+        node("QuantizeLinear", "same s z", "wq"),
+        node("DequantizeLinear", "wq s z", "wd"),
+    ]
+    q.nodes.append(node("Gemm", f"{q.pair('a', 0.1, 0)} wd", "b", transB=1))
+    imported = check(model(q.nodes, {"x": (1, 4)}, [q.pair("b", 0.1, 0)], q.constants))
+    assert kinds(imported.graph).count("fully_connected") == 2
+
+
 def test_an_embedding_of_quantised_rows() -> None:
     q = Quantiser(np.random.default_rng(0))
     table = q.weights("table", (11, 6), axis=None)

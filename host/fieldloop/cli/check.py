@@ -129,7 +129,7 @@ def _text(report: CheckReport) -> str:
     else:
         apart = (
             f"{oracle.max_abs_diff:g} steps"
-            if oracle.max_rel_diff is None
+            if report.dtype != "float32"
             else f"{oracle.max_rel_diff:.2e} of the largest value"
         )
         rows.append((oracle.name, f"at most {apart} apart in {oracle.layers} layers"))

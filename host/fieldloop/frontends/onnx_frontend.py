@@ -204,9 +204,12 @@ class OnnxWalk:
 
     def _made(self, node: Node) -> list[Value | Constant | Array]:
         held = [self.values[name] for name in node.inputs if name]
-        if node.operator in FOLDS and all(isinstance(v, np.ndarray) for v in held):
-            arrays: list[Array] = [self.values.get(name) for name in node.inputs]  # type: ignore
-            return [np.asarray(FOLDS[node.operator](node, arrays, self.opset))]
+        arrays = [self.values[name] if name else None for name in node.inputs]
+        if node.operator == "QuantizeLinear" and isinstance(arrays[0], Constant):
+            # Quantised again: onnxruntime's tool does so to constants that two operators share.
+            arrays[0] = arrays[0].data.astype(np.float32)
+        if node.operator in FOLDS and all(a is None or isinstance(a, np.ndarray) for a in arrays):
+            return [np.asarray(FOLDS[node.operator](node, arrays, self.opset))]  # type: ignore
         if node.operator == "Shape" and held and isinstance(held[0], Value):
             return [shape_slice(node, held[0].shape)]
         handler = HANDLERS.get(node.operator)
