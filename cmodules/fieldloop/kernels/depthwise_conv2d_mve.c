@@ -143,13 +143,13 @@ static void run_group(const work_t *v, int32_t c, int32_t n) {
 
 void fl_depthwise_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
                              const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
-    work_t v = {p, q, d, x, w, b, fl_windows_of_mve(p, d), scratch, 0, 0, out};
+    work_t v = {p, q, d, x, w, b, fl_windows_of_mve(p, d), 0, 0, scratch, out};
     if (v.cut.bytes == 0 || q->w_zero != 0 || q->flags & FL_OP_SINGLE_ROUNDING) {
         fl_depthwise_conv2d_plain(p, q, d, x, w, b, scratch, out);
         return;
     }
+    v.table = v.windows + v.cut.bytes + FL_WINDOWS_SLACK;
     v.edge = v.table + FL_WINDOWS_TABLE;
-    v.windows = v.edge + FL_WINDOWS_EDGE;
     vstrbq_s8(v.edge, vdupq_n_s8((int8_t)q->x_zero));
     for (int32_t c = 0; c < d->out_c; c += GROUP) {
         run_group(&v, c, d->out_c - c < GROUP ? d->out_c - c : GROUP);

@@ -25,7 +25,7 @@ uint32_t fl_depthwise_conv2d_scratch(fl_variant_t variant, const fl_conv_params_
     }
     if (variant == FL_KERNELS_MVE) {
         const uint32_t bytes = fl_windows_of_mve(p, d).bytes;
-        return bytes ? FL_WINDOWS_TABLE + FL_WINDOWS_EDGE + bytes + FL_WINDOWS_SLACK : 0;
+        return bytes ? bytes + FL_WINDOWS_SLACK + FL_WINDOWS_TABLE + FL_WINDOWS_EDGE : 0;
     }
     return 0;
 }

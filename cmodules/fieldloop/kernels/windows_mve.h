@@ -11,12 +11,13 @@
 
 #include "fieldloop/fl_kernels.h"
 
+// The scratch: windows | slack | table | edge, the last of which is always written.
 enum {
     FL_WINDOW_CHANNELS = 16,
+    FL_WINDOWS_MAX = 4096,
+    FL_WINDOWS_SLACK = 64,   // what is written behind the last window
     FL_WINDOWS_TABLE = 288,  // weights of 16 channels, 16 bytes each, between zeros
     FL_WINDOWS_EDGE = 16,    // a row off the map: x_zero
-    FL_WINDOWS_SLACK = 64,   // what is written behind the last window
-    FL_WINDOWS_MAX = 4096,
 };
 
 typedef struct {
