@@ -1,7 +1,7 @@
 // Addition with the DSP extension, four elements a step.
 //
-// Of two summands the one of the larger scale has the factor 1/2, so that 20 bits to the left and back again is 19 bits to
-// the left and exact. The other is scaled by SMMULR and rounded as finish_dsp.h has it, but kept doubled, because
+// Of two summands the one of the larger scale has the factor 1/2, so that 20 bits to the left and back again is 19 bits
+// to the left and exact. The other is scaled by SMMULR and rounded as finish_dsp.h has it, but kept doubled, because
 // the output's SMMULR wants its argument so. No step can leave 32 bits: a centred element has nine.
 #include "finish_dsp.h"
 #include "kernels/variants.h"
@@ -14,7 +14,7 @@ typedef struct {
     int32_t twice_zero_1;
 } sum_t;
 
-// One element: the large summand and the small one, centred, in the lower halves of words whose upper halves do not matter.
+// One element: the large summand and the small one, centred, in the lower halves of words; the upper do not matter.
 static inline int32_t element(const sum_t *s, int same, uint32_t large, uint32_t small) {
     uint32_t twice;
     if (same) {

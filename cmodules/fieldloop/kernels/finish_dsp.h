@@ -42,7 +42,7 @@ static inline int32_t fl_scale_near(uint32_t acc, fl_scale_t s, int32_t twice_ze
     return fl_scale_end((int32_t)fl_smmulr(fl_qadd(acc, acc), (uint32_t)s.multiplier), s.down, twice_zero_1);
 }
 
-// For FL_NEAR <= down < FL_RIGHT: after so long a shift the zero point has room, which it would not have after a short one.
+// For FL_NEAR <= down < FL_RIGHT: after so long a shift the zero point has room, which after a short one it might not.
 static inline int32_t fl_scale_far(uint32_t acc, fl_scale_t s, int32_t twice_zero_1) {
     return fl_scale_end(fl_high_mul((int32_t)acc, s.multiplier), s.down, twice_zero_1);
 }

@@ -1,5 +1,5 @@
-// The inner loop of the depthwise convolution, in assembly: eight instructions for a tap of four channels, seven where they
-// share an input, and 43 for a pixel's four outputs.
+// The inner loop of the depthwise convolution, in assembly: eight instructions for a tap of four channels, seven where
+// they share an input, and 43 for a pixel's four outputs.
 #include "four_dsp.h"
 
 #include "finish_dsp.h"
