@@ -24,6 +24,7 @@ TARGETS = {
     "m3": ("-mcpu=cortex-m3", "-Os"),
     "m4": ("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-O2"),
     "m7": ("-mcpu=cortex-m7", "-mfpu=fpv5-d16", "-mfloat-abi=hard", "-O2"),
+    "m55": ("-mcpu=cortex-m55+nomve.fp", "-mfloat-abi=hard", "-O2"),
     # as MicroPython's stm32 port builds: what is written as a double constant becomes a float
     "m4-single": (
         "-mcpu=cortex-m4",
