@@ -67,10 +67,11 @@ UNTRAINED = ("vww", "ad01")
 class Work:
     """What is kept between runs: weights and a result for each job and seed."""
 
-    def __init__(self, folder: Path, data_dir: Path, *, again: bool) -> None:
+    def __init__(self, folder: Path, data_dir: Path, *, again: bool, train: bool) -> None:
         self.folder = folder
         self.data_dir = data_dir
         self.again = again
+        self.train = train
         folder.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:
@@ -84,8 +85,11 @@ class Work:
         kept = {seed: self._kept(job, seed) for seed in seeds}
         if all(kept.values()):
             return [row for row in kept.values() if row]
+        wanted = [seed for seed in seeds if self.train or self.weights(job, seed).is_file()]
+        if not wanted:
+            return []
         data = data_sets.load(job.network, self.data_dir, harder=job.harder)
-        return [kept[seed] or self._make(job, seed, data) for seed in seeds]
+        return [kept[seed] or self._make(job, seed, data) for seed in wanted]
 
     def _kept(self, job: Job, seed: int) -> Row | None:
         """The result of weights that this recipe made, where it is there and complete."""
@@ -139,6 +143,10 @@ class Work:
             kept: Row = json.loads(result.read_text())
             if kept.get("recipe") == recipe and kept.get("weights_sha256") == _sha256(weights):
                 return kept
+        if not self.train:
+            raise FieldloopError(
+                f"{weights} was made by another recipe than today's; leave --no-train away"
+            )
 
         def progress(stage: str, done: int, total: int) -> None:
             self.say(f"{job.name}, seed {seed}: {stage} {done}/{total}")
@@ -192,7 +200,8 @@ def _split(job: Job) -> str:
 
 def _mean(rows: list[Row], key: str) -> str:
     values = [100.0 * row[key] for row in rows]
-    return f"{statistics.mean(values):.2f} ({statistics.stdev(values):.2f})"
+    spread = f" ({statistics.stdev(values):.2f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def _percent(share: float | None) -> str:
@@ -214,21 +223,22 @@ def page(trained: dict[str, list[Row]], untrained: list[Row]) -> str:
         "`zoo.json`. Accuracies are percentages of the whole test split that the data folder",
         "holds. Float is torch's, int8 is the C core's on the host, which is the device's own to",
         "the bit. Mean (standard deviation) over seeds "
-        f"{', '.join(map(str, SEEDS))}; the last epoch's weights, no seed and no",
+        f"{', '.join(map(str, SEEDS))} (or those named); the last epoch's weights, no seed and no",
         "epoch is chosen by the test split.",
         "",
-        "| network | split | test samples | teacher | float | int8 | worst loss, points |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| network | split | seeds | test samples | teacher | float | int8 | worst loss, points |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for rows in trained.values():
         first = rows[0]
         worst = max(row["points_lost"] for row in rows)
         lines.append(
-            f"| {first['network']} | {first['split']} | {first['test_samples']} "
+            f"| {first['network']} | {first['split']} "
+            f"| {', '.join(str(row['seed']) for row in rows)} | {first['test_samples']} "
             f"| {_percent(first['teacher_accuracy'])} | {_mean(rows, 'float_accuracy')} "
             f"| {_mean(rows, 'int8_accuracy')} | {worst:.2f} |"
         )
-    lines += [f"| {row['network']} | no data here | - | - | - | - | - |" for row in untrained]
+    lines += [f"| {row['network']} | no data here | - | - | - | - | - | - |" for row in untrained]
     beyond = [name for name, rows in trained.items() if not all(r["within_limit"] for r in rows)]
     lines += [
         "",
@@ -257,7 +267,7 @@ def page(trained: dict[str, list[Row]], untrained: list[Row]) -> str:
         "",
         "Float / int8.",
         "",
-        f"| network | split | seeds {', '.join(map(str, SEEDS))} |",
+        "| network | split | seeds 0, 1, ... |",
         "| --- | --- | --- |",
     ]
     for rows in trained.values():
@@ -297,15 +307,16 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="the real data sets")
     parser.add_argument("--only", action="append", metavar="NAME", help="(default: all jobs)")
     parser.add_argument("--again", action="store_true", help="measure again what was measured")
+    parser.add_argument("--no-train", action="store_true", help="take the weights that are there")
     parser.add_argument("--write", action="store_true", help="write results and seed 0's weights")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
     jobs = [job for job in JOBS if not args.only or job.name in args.only]
     if args.write and args.only:
         parser.error("--write takes all networks; leave --only away")
-    work = Work(build_dir() / "zoo", args.data_dir, again=args.again)
+    work = Work(build_dir() / "zoo", args.data_dir, again=args.again, train=not args.no_train)
     try:
-        trained = {job.name: work.rows(job, SEEDS) for job in jobs}
+        trained = {job.name: rows for job in jobs if (rows := work.rows(job, SEEDS))}
         untrained = [untrained_row(name) for name in UNTRAINED]
     except FieldloopError as error:
         print(f"zoo: {error}", file=sys.stderr)
@@ -316,7 +327,7 @@ def main() -> int:
         (RESULTS / "zoo.md").write_text(text)
         (RESULTS / "zoo.json").write_text(results)
         for job in jobs:
-            if not job.harder:
+            if not job.harder and job.name in trained:
                 shutil.copyfile(work.weights(job, 0), registry.SHIPPED / f"{job.network}.npz")
     print(results if args.json else text)
     kept = all(row["within_limit"] for rows in trained.values() for row in rows)
