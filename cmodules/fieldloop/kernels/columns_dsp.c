@@ -7,7 +7,7 @@
 
 #if FL_KERNELS == 1
 
-#if defined(__ARM_FEATURE_DSP)
+#if FL_DSP_ASSEMBLY
 
 #define QUAD                                       \
     "ldr %[odd], [%[x]], #4\n\t"                   \

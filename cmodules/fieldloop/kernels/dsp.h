@@ -9,6 +9,13 @@
 #include <stdint.h>
 #include <string.h>
 
+// Written for the M profile: what else has these instructions may not be in Thumb state.
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && __ARM_ARCH_PROFILE == 'M'
+#define FL_DSP_ASSEMBLY 1
+#else
+#define FL_DSP_ASSEMBLY 0
+#endif
+
 // Four bytes from any address: one LDR, which Armv7E-M takes unaligned.
 static inline uint32_t fl_word(const int8_t *p) {
     uint32_t word;
@@ -25,7 +32,7 @@ static inline uint32_t fl_pair_of(int32_t v) {
     return ((uint32_t)v & 0xffffu) | (uint32_t)v << 16;
 }
 
-#if defined(__ARM_FEATURE_DSP)
+#if FL_DSP_ASSEMBLY
 
 #define FL_DSP_2(name, instruction)                                                        \
     static inline uint32_t name(uint32_t a, uint32_t b) {                                  \

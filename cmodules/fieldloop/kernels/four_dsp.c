@@ -31,7 +31,7 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     return word;
 }
 
-#if defined(__ARM_FEATURE_DSP)
+#if FL_DSP_ASSEMBLY
 
 // A tap. Sums of the channels in r6 to r9; `x`: an address made of r0, and ip, the step to the next tap.
 #define OWN(x)                       \

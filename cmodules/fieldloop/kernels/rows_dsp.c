@@ -20,7 +20,7 @@ uint32_t fl_rows_rest_dsp(const fl_rows_t *s) {
     return word;
 }
 
-#if defined(__ARM_FEATURE_DSP)
+#if FL_DSP_ASSEMBLY
 
 // One row's four products: inputs in r2 and r3, its word of weights at an address made of r1 and the step r10, or of r11.
 #define ROW(weights, sum)             \

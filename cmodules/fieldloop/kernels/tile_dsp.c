@@ -36,7 +36,7 @@ uint32_t fl_tile_rest_dsp(const fl_tile_t *s, const uint32_t acc[4]) {
     return s->clamped ? fl_min8(fl_max8(y, s->low), s->high) : y;
 }
 
-#if defined(__ARM_FEATURE_DSP)
+#if FL_DSP_ASSEMBLY
 
 // 16 products: x in r0, weights in r1 and r10, sums in r6 to r9 (channel a of pixels 0 and 1, channel b of them)
 #define QUAD                        \

@@ -8,7 +8,7 @@
 #ifndef FL_KERNELS
 #if defined(__ARM_FEATURE_MVE)
 #define FL_KERNELS 2
-#elif defined(__ARM_FEATURE_DSP)
+#elif defined(__ARM_FEATURE_DSP) && __ARM_ARCH_PROFILE == 'M'
 #define FL_KERNELS 1
 #else
 #define FL_KERNELS 0
