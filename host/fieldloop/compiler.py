@@ -80,13 +80,17 @@ class CompileReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """The image, what it costs, and the graph (int8, float32, or mixed) it was made from."""
+    """The image, what it costs, and the graph (int8, float32, or mixed) it was made from.
+
+    `reference`: the float graph that it stands for, tensor by tensor, where it was quantised here.
+    """
 
     image: bytes
     report: CompileReport
     graph: Graph
     plans: tuple[Plan, ...]
     trainables: tuple[Trainable, ...]
+    reference: Graph | None = None
 
     @property
     def input_quant(self) -> Quant:
@@ -140,7 +144,7 @@ def compile_graph(
             f"{' and to become int8' if is_float else ''}; give calibration samples"
         )
 
-    norm = None
+    norm, reference = None, None
     if quantises:
         assert samples is not None
         headroom = {head.output: learn_headroom} if head is not None and layers else {}
@@ -152,7 +156,7 @@ def compile_graph(
             options=options,
             progress=progress,
         )
-        graph = quantized.graph
+        graph, reference = quantized.graph, quantized.reference
         _check_reachable(graph, layers)
         if head is not None and layers:
             norm = quantized.ranges[head.inputs[0]].mean_square_norm
@@ -186,7 +190,7 @@ def compile_graph(
             raise DoesNotFitError(
                 f"model {graph.name} in {what}", needed_bytes=needed, available_bytes=limit
             )
-    return Compiled(image, report, ordered, plans, trainables)
+    return Compiled(image, report, ordered, plans, trainables, reference)
 
 
 def trainable_path(graph: Graph) -> tuple[Op, ...]:

@@ -23,7 +23,7 @@ RunSource = Callable[[dict[str, Array]], dict[str, Array]]
 def oracle_of(source: Source, compiled: Compiled) -> tuple[Oracle | None, str]:
     """The runtime to compare with, or None and why there is none."""
     if source.calibration is not None:
-        return None, "made int8 here; the float model differs by what int8 costs"
+        return None, "made int8 here; SQNR tells how far each layer is from the float model"
     try:
         if source.imported.kind == "tflite":
             return _tflite(source, compiled), ""

@@ -13,9 +13,12 @@ from fieldloop.check.oracles import oracle_of
 from fieldloop.check.report import CheckReport
 from fieldloop.check.run import check_image
 from fieldloop.image.reader import read_image
+from fieldloop.ir.tensor import DType
+from fieldloop.quantize.report import layer_errors
 from fieldloop.sources import Source, compile_source
 
 if TYPE_CHECKING:
+    from fieldloop.compiler import Compiled
     from fieldloop.quantize.options import QuantizeOptions
 
 Array = npt.NDArray[Any]
@@ -36,6 +39,7 @@ def check_source(
     """`inputs`: samples as the network takes them, instead of `count` random ones of `seed`."""
     compiled = compile_source(source, options=options)
     image = read_image(compiled.image)
+    real = source.calibration or {}
     if inputs is None:
         samples: list[Sample] = [random_sample(image, seed + k) for k in range(count)]
     else:
@@ -43,6 +47,7 @@ def check_source(
         arrays = dict(inputs) if isinstance(inputs, Mapping) else {names[0]: inputs}
         moved = {n: source.to_graph(n, np.asarray(v)) for n, v in arrays.items() if n in names}
         samples = given_samples(image, moved, names)
+        real = moved
     oracle, note = oracle_of(source, compiled)
     return check_image(
         compiled.image,
@@ -53,6 +58,19 @@ def check_source(
         oracle_note=note,
         board=board,
         memory=memory,
+        sqnr_db=_sqnr(compiled, real),
         progress=progress,
         say=say,
     )
+
+
+def _sqnr(compiled: Compiled, samples: Mapping[str, Array]) -> dict[str, float] | None:
+    """Signal to quantisation noise by operator, over the samples; None of what came as it is."""
+    reference = compiled.reference
+    if reference is None or set(samples) != set(reference.inputs):
+        return None
+    for name, value in samples.items():  # int8 samples are of another scale than the float model
+        if reference.tensors[name].dtype is DType.FLOAT32 and value.dtype == np.int8:
+            return None
+    errors = layer_errors(reference, compiled.graph, samples)
+    return {error.name: error.sqnr_db for error in errors if error.sqnr_db is not None}
