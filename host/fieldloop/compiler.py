@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 DEFAULT_LEARN = 2
 
 
+class NotTrainableError(UsageError):
+    """A network that has no head to learn with; the message says why."""
+
+
 class Learn(enum.Enum):
     """What `learn` is when nothing was asked: DEFAULT_LEARN layers of a network quantised here."""
 
@@ -279,18 +283,18 @@ def _chosen_layers(
     if learn is None or learn == 0:
         return ()
     if not path:
-        raise UsageError(
+        raise NotTrainableError(
             f"learn: {graph.name} does not end in a layer with weights (one output, then at most "
             "a softmax); compile it with learn=None"
         )
     if not path[0].clamp.is_linear:
-        raise UsageError(
+        raise NotTrainableError(
             f"learn: the head {path[0].name} is clamped to [{path[0].clamp.lo}, "
             f"{path[0].clamp.hi}]; expected linear logits, take the activation away"
         )
     logits = graph.tensors[path[0].output]
     if logits.size != logits.shape[-1]:
-        raise UsageError(
+        raise NotTrainableError(
             f"learn: the head {path[0].name} makes {logits.shape}; expected one logit per class"
         )
     if isinstance(learn, int):

@@ -124,6 +124,17 @@ def test_a_torch_network_becomes_int8_with_calibration(cli: Cli, tmp_path: Path)
     assert cli(*words, "--method", "mse", "--bias-correction").code == 0
 
 
+def test_what_cannot_learn_is_compiled_to_infer(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\nmodel = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())\n"
+        "calibration = torch.rand(4, 4)"
+    )
+    done = cli("compile", path, "--json")
+    assert done.json["ram_learn_bytes"] is None and "will not learn" in done.err
+    cli("compile", path, "--learn", 1).refused(2, "does not end in a layer with weights")
+
+
 def test_given_inputs_take_the_place_of_random_ones(
     cli: Cli, network: Path, tmp_path: Path
 ) -> None:

@@ -141,10 +141,10 @@ def test_a_network_file_that_fails(cli: Cli, tmp_path: Path) -> None:
         ("x = 1", 2, "sets no `model`"),
         ("model = 1\ncalibration = [[1.0]]", 2, "expected a torch.nn.Module"),
         (
-            "import torch\nmodel = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())\n"
+            "import torch\nmodel = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU())\n"
             "calibration = torch.rand(4, 4)",
             1,
-            "tanh",
+            "gelu",
         ),
     ):
         source.write_text(text)

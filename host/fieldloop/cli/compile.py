@@ -12,7 +12,7 @@ from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.ram import kernel_row, learn_row, learner_bytes, ram_by_kernels
 from fieldloop.cli.source import SOURCES, add_source_arguments, options_of, source_of
-from fieldloop.errors import DoesNotFitError
+from fieldloop.errors import DoesNotFitError, VersionError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Output:
     prepare_file(args.output)
     console.stage(f"compile {args.source}")
-    compiled = _digits(args, console) if args.source == "digits" else _network(args)
+    compiled = _digits(args, console) if args.source == "digits" else _network(args, console)
     report = compiled.report
     learner = _learner_bytes(compiled, args.ram_limit)
     by_kernels = ram_by_kernels(compiled.image)
@@ -106,17 +106,27 @@ def _digits(args: argparse.Namespace, console: Console) -> Compiled:
     ).compiled
 
 
-def _network(args: argparse.Namespace) -> Compiled:
+def _network(args: argparse.Namespace, console: Console) -> Compiled:
+    from fieldloop.compiler import NotTrainableError
     from fieldloop.sources import compile_source
 
     source = source_of(args)
-    learn = args.learn
-    if learn is None:
-        learn = DEFAULT_LEARN if source.module is not None and source.calibration else 0
-    return compile_source(
-        source,
-        learn=learn or None,
-        options=options_of(args),
-        flash_limit=args.flash_limit,
-        ram_limit=args.ram_limit,
-    )
+
+    def compiled(learn: int) -> Compiled:
+        return compile_source(
+            source,
+            learn=learn or None,
+            options=options_of(args),
+            flash_limit=args.flash_limit,
+            ram_limit=args.ram_limit,
+        )
+
+    if args.learn is not None or source.module is None or not source.calibration:
+        return compiled(args.learn or 0)
+    try:  # it was not asked for: where it cannot be had, the model is for inference
+        made = compiled(DEFAULT_LEARN)
+        learner_bytes(made.image)
+        return made
+    except (NotTrainableError, VersionError) as error:
+        console.note(f"it will not learn: {error}")
+        return compiled(0)
