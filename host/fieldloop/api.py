@@ -34,7 +34,8 @@ def compile(
     model: Any,
     calibration: Any = None,
     *,
-    outputs: Sequence[str] = (),
+    example: Any = None,
+    outputs: Sequence[str] | str = (),
     labels: Sequence[str] = (),
     learn: int | Sequence[str] | None = None,
     rehearsal: tuple[Any, Any] | None = None,
@@ -46,20 +47,28 @@ def compile(
     """Turns a network into a model image and tells what it costs.
 
     model: a torch module, or the path of a .tflite or .onnx. calibration: samples [n, ...] as the
-    network takes them (tensor, array, or a mapping by input name); a module needs at least one,
-    which shows its input's shape. With samples a float network becomes int8; a float file without
-    them stays float32. outputs: values of a file to end at. learn: layers that may be trained in
-    the field, counted from the output, or names; 2 for a module, none for a file unless told.
+    network takes them (tensor, array, or a mapping by input name): with them a float network
+    becomes int8, without it stays float32. example: one sample (or a tuple, one of each input),
+    which shows a module's shapes where there is no calibration. outputs: values of a file to end
+    at. learn: layers that may be trained in the field, counted from the output, or names; 2 for a
+    module with calibration, else none.
     rehearsal: samples and class numbers that travel with the model. options: how to quantise.
     DoesNotFitError when it is larger than a limit (bytes).
     """
     from fieldloop.sources import compile_source, read_module, read_source, with_samples
 
     if isinstance(model, str | Path):
-        source = read_source(Path(model), outputs=outputs)
+        ends = (outputs,) if isinstance(outputs, str) else outputs
+        source = read_source(Path(model), outputs=ends)
     else:
-        source = read_module(model, calibration)
-        learn = 2 if learn is None else learn
+        shown = calibration if calibration is not None else example
+        if shown is None:
+            raise UsageError(
+                "model: a module does not tell its input's shape; give calibration samples (it "
+                "becomes int8) or an example (it stays float32)"
+            )
+        source = read_module(model, shown)
+        learn = 2 if learn is None and calibration is not None else learn
     if calibration is not None:
         source = with_samples(source, calibration, "calibration")
     if rehearsal is not None:

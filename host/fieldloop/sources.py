@@ -57,20 +57,44 @@ class Source:
         tensor = self.imported.graph.tensors[name]
         shape = tensor.shape
         if tensor.dtype is DType.INT32:  # indices, whatever the source casts them from
-            value = value.astype(np.int32)
+            value = _whole(name if mapped is None else mapped.source, value)
+        if mapped is not None and mapped.offset:  # uint8, without a scale to quantise reals by
+            value = _whole(mapped.source, value)
         if mapped is None:
             return np.ascontiguousarray(value.reshape(-1, *shape[1:]))
         return np.concatenate([_one(mapped, sample, shape) for sample in _samples(mapped, value)])
 
 
 def _samples(mapped: ValueMap, value: Array) -> list[Array]:
-    """One by one, each of the source's own shape."""
+    """One by one, each of the source's own shape.
+
+    They may lie in a batch [n, ...] or beside one another, with the leading 1 or without, or flat;
+    another order of the axes is refused, which a reshape would make noise of.
+    """
     size = int(np.prod(mapped.shape))
-    if value.size == 0 or value.size % size:
+    whole = tuple(mapped.shape)
+    each = whole[1:] if whole[:1] == (1,) else whole
+    ends = value.shape[value.ndim - len(each) :] == each or value.shape[-1:] == (size,)
+    if value.size == 0 or not ends or value.size % size:
+        expected = ", ".join(map(str, ("n", *each)))
         raise UsageError(
-            f"{mapped.source}: expected samples of {list(mapped.shape)}, got {list(value.shape)}"
+            f"{mapped.source}: expected samples of [{expected}] as the network takes them, "
+            f"got {list(value.shape)}"
         )
     return list(value.reshape(-1, *mapped.shape))
+
+
+def _whole(name: str, value: Array) -> Array:
+    """Whole numbers as int32; UsageError where a fraction or a huge number would be lost."""
+    limits = np.iinfo(np.int32)
+    with np.errstate(invalid="ignore"):
+        whole = value.astype(np.int32) if value.dtype.kind in "fiu" else None
+    if whole is None or not (whole == value).all():
+        raise UsageError(
+            f"{name}: expected whole numbers from {limits.min} to {limits.max}, got {value.dtype} "
+            "with others; this input takes integers"
+        )
+    return whole
 
 
 def _one(mapped: ValueMap, sample: Array, shape: tuple[int, ...]) -> Array:
@@ -188,6 +212,11 @@ def with_samples(source: Source, given: Any, where: str) -> Source:
     `given`: an array or tensor, or a mapping of them by the source's name of each input; `x` will
     do for the only one.
     """
+    return replace(source, calibration=named_samples(source, given, where))
+
+
+def named_samples(source: Source, given: Any, where: str) -> dict[str, Array]:
+    """Samples by input of the graph, in its layout; `given` and `where` as for with_samples."""
     graph = source.imported.graph
     arrays = given if isinstance(given, Mapping) else {"x": given}
     samples = {}
@@ -206,4 +235,4 @@ def with_samples(source: Source, given: Any, where: str) -> Source:
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{where}: {key}: expected numbers, got {array.dtype}")
         samples[name] = source.to_graph(name, array)
-    return replace(source, calibration=samples)
+    return samples

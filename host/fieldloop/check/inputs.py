@@ -17,6 +17,7 @@ Sample = tuple[Array, ...]  # one array for each input of the image, of its shap
 _NUMPY = {Dtype.I8: np.int8, Dtype.I32: np.int32, Dtype.F32: np.float32}
 # Inputs of one sample differ by this much in their seeds, so that they are not the same bytes.
 _INPUT_STEP = 0x10000
+_MOST_BYTES = 1 << 29  # of all samples, which are held at once
 
 
 def input_seed(seed: int, index: int) -> int:
@@ -41,6 +42,17 @@ def random_sample(image: Image, seed: int) -> Sample:
     )
 
 
+def random_samples(image: Image, seed: int, count: int) -> list[Sample]:
+    """Samples of `seed`, `seed` + 1, ...; UsageError where they would not fit the memory."""
+    each = sum(image.tensors[t].bytes for t in image.inputs)
+    if count * each > _MOST_BYTES:
+        raise UsageError(
+            f"{count} samples of {each} bytes: expected at most {max(_MOST_BYTES // each, 1)} at "
+            "once; check fewer, and the others with another seed"
+        )
+    return [random_sample(image, seed + k) for k in range(count)]
+
+
 def is_random_on_board(image: Image) -> bool:
     """Whether a board can make the same random inputs by itself: when all of them are int8."""
     return all(image.tensors[t].dtype is Dtype.I8 for t in image.inputs)
@@ -61,6 +73,11 @@ def _random(image: Image, tensor: ImageTensor, seed: int) -> Array:
     ]
     limit = min(entries, default=128)
     return generator.integers(0, limit, count, dtype=np.int32).reshape(tensor.shape)
+
+
+def input_names(count: int) -> list[str]:
+    """What the inputs of an .flm, which has no names, are called in a file of samples."""
+    return ["x"] if count == 1 else [f"input_{i}" for i in range(count)]
 
 
 def given_samples(image: Image, arrays: Mapping[str, Array], names: Sequence[str]) -> list[Sample]:
@@ -84,8 +101,9 @@ def given_samples(image: Image, arrays: Mapping[str, Array], names: Sequence[str
 
 
 def _column(array: Array, tensor: ImageTensor, name: str) -> list[Array]:
-    size = int(np.prod(tensor.shape))
-    if array.size == 0 or array.size % size:
+    size, each = int(np.prod(tensor.shape)), tuple(tensor.shape[1:])
+    ends = array.shape[array.ndim - len(each) :] == each or array.shape[-1:] == (size,)
+    if array.size == 0 or not ends or array.size % size:
         raise UsageError(
             f"inputs: {name}: expected samples of {list(tensor.shape)}, got {list(array.shape)}"
         )

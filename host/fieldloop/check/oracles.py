@@ -58,7 +58,10 @@ class _Mapped:
         given = {}
         for name, value in zip(self._graph.inputs, sample, strict=True):
             mapped = self._values[name]
-            given[mapped.source] = mapped.to_source(np.asarray(value))
+            # Indices are int32 on the device, whatever integers the source takes.
+            given[mapped.source] = mapped.to_source(np.asarray(value)).astype(
+                mapped.dtype, copy=False
+            )
         made = self._run(given)
         known = {}
         for name, index in self._index.items():

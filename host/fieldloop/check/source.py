@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import Sample, given_samples, random_sample
+from fieldloop.check.inputs import given_samples, random_samples
 from fieldloop.check.oracles import oracle_of
 from fieldloop.check.report import CheckReport
 from fieldloop.check.run import check_image
 from fieldloop.image.reader import read_image
 from fieldloop.ir.tensor import DType
 from fieldloop.quantize.report import layer_errors
-from fieldloop.sources import Source, compile_source
+from fieldloop.sources import Source, compile_source, named_samples
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
@@ -36,17 +36,15 @@ def check_source(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> CheckReport:
-    """`inputs`: samples as the network takes them, instead of `count` random ones of `seed`."""
+    """`inputs`: samples as with_samples takes them, instead of `count` random ones of `seed`."""
     compiled = compile_source(source, options=options)
     image = read_image(compiled.image)
     real = source.calibration or {}
     if inputs is None:
-        samples: list[Sample] = [random_sample(image, seed + k) for k in range(count)]
+        samples = random_samples(image, seed, count)
     else:
-        names = source.imported.graph.inputs
-        arrays = dict(inputs) if isinstance(inputs, Mapping) else {names[0]: inputs}
-        moved = {n: source.to_graph(n, np.asarray(v)) for n, v in arrays.items() if n in names}
-        samples = given_samples(image, moved, names)
+        moved = named_samples(source, inputs, "inputs")
+        samples = given_samples(image, moved, source.imported.graph.inputs)
         real = moved
     oracle, note = oracle_of(source, compiled)
     return check_image(

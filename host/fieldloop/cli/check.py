@@ -36,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", metavar="NAME", help="a board of `fieldloop devices`")
     parser.add_argument("--map", metavar="NAME", help="memory map of a simulated board")
     parser.add_argument(
-        "--inputs", type=Path, metavar="FILE", help="samples (.npz, .npy, .csv) instead of random"
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="samples instead of random: .npy, .csv, or .npz by input name (or x; of an .flm with "
+        "several, input_0, input_1, ...)",
     )
     parser.add_argument(
         "--count", type=int, default=3, metavar="N", help="random samples (default: 3)"
@@ -48,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Output:
     if args.count < 1:
         raise UsageError(f"--count: expected at least 1, got {args.count}")
+    if args.map is not None and args.board is None:
+        raise UsageError(f"--map {args.map} is of a board; name it with --board")
     report = _image(args, console) if _is_image(args) else _network(args, console)
     return Output(_data(report), _text(report), 0 if report.ok else 1)
 
@@ -57,7 +63,7 @@ def _is_image(args: argparse.Namespace) -> bool:
 
 
 def _image(args: argparse.Namespace, console: Console) -> CheckReport:
-    from fieldloop.check.inputs import given_samples, random_sample
+    from fieldloop.check.inputs import given_samples, input_names, random_samples
     from fieldloop.check.run import check_image
     from fieldloop.image.reader import read_image
 
@@ -66,10 +72,10 @@ def _image(args: argparse.Namespace, console: Console) -> CheckReport:
     image = file_bytes(Path(args.source))
     parsed = read_image(image)
     if args.inputs is not None:
-        given = samples.load(args.inputs)
-        chosen = given_samples(parsed, {"x": given.x}, ["x"] * len(parsed.inputs))
+        names = input_names(len(parsed.inputs))
+        chosen = given_samples(parsed, samples.arrays(args.inputs), names)
     else:
-        chosen = [random_sample(parsed, args.seed + k) for k in range(args.count)]
+        chosen = random_samples(parsed, args.seed, args.count)
     console.stage(f"check {args.source}")
     return check_image(
         image,
@@ -87,7 +93,7 @@ def _network(args: argparse.Namespace, console: Console) -> CheckReport:
     from fieldloop.check.source import check_source
 
     source = source_of(args)
-    given = None if args.inputs is None else samples.load(args.inputs).x
+    given = None if args.inputs is None else samples.arrays(args.inputs)
     console.stage(f"check {args.source}")
     return check_source(
         source,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fieldloop.cli.console import Console
 from fieldloop.errors import DeviceError, UsageError
+from fieldloop.image.format import Dtype
+from fieldloop.image.reader import Image
 from fieldloop.link import Board, connect
 from fieldloop.targets import roster
 
@@ -134,3 +136,15 @@ class Throttle:
         if done >= total or now >= self._next:
             self._next = now + self._seconds
             self._console.progress(done, total)
+
+
+def not_over_the_link(image: Image) -> str | None:
+    """Why samples for a model cannot be sent over the link, which carries one int8 tensor."""
+    tensors = [image.tensors[t] for t in (*image.inputs, *image.outputs)]
+    if len(tensors) == 2 and all(tensor.dtype is Dtype.I8 for tensor in tensors):
+        return None
+    kinds = ", ".join(tensor.dtype.name.lower() for tensor in tensors)
+    return (
+        f"the link carries samples of one int8 input and output, this model has {kinds}; run it "
+        "with fieldloop.Model on the device, or here with fieldloop run --model"
+    )

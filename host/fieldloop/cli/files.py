@@ -43,8 +43,14 @@ def _cannot_write(path: Path, error: OSError) -> FieldloopError:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes beside the place, then moves there; makes the folder."""
+    """Writes beside the place, then moves there; makes the folder.
+
+    What is there and no plain file (/dev/stdout, a pipe) is written to, never replaced.
+    """
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:

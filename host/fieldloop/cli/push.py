@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     image = file_bytes(args.file)
-    uid = read_image(image).uid.hex()  # what is broken is refused before anything is sent
+    parsed = read_image(image)  # what is broken is refused before anything is sent
+    uid = parsed.uid.hex()
     if args.romfs:
         return _to_romfs(args, image, uid, console)
     with device.chosen(args, console) as board:
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         board.push(image, to=slot, progress=device.Throttle(console))
         if not args.no_activate:
             board.activate(image, slot=slot)
+    reason = device.not_over_the_link(parsed)
+    if reason is not None:
+        console.note(reason)
     data = {
         "slot": slot,
         "bytes": len(image),

@@ -25,25 +25,30 @@ class Samples:
 
 def load(path: Path) -> Samples:
     """Reads a file of samples."""
+    held = arrays(path)
+    if "x" not in held:
+        raise UsageError(f"{path}: has no array x; {FORMATS}")
+    x, y = held["x"], held.get("y")
+    return Samples(checked(x, path), None if y is None else labels(y, len(x), path))
+
+
+def arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of a file by name, of any dtype; that of a .npy or .csv is x."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if "x" not in arrays:
-                    raise UsageError(f"{path}: has no array x; {FORMATS}")
-                x, y = arrays["x"], arrays.get("y")
-        elif path.suffix == ".npy":
-            x, y = np.load(path, allow_pickle=False), None
-        elif path.suffix == ".csv":
-            x, y = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32), None
-        else:
-            raise UsageError(f"{path}: {FORMATS}")
+            with np.load(path, allow_pickle=False) as held:
+                return {name: held[name] for name in held.files}
+        if path.suffix == ".npy":
+            return {"x": np.load(path, allow_pickle=False)}
+        if path.suffix == ".csv":
+            return {"x": np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)}
+        raise UsageError(f"{path}: {FORMATS}")
     except OSError as error:
         raise FieldloopError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise FieldloopError(
             f"{path} is damaged or of another kind: {error}; {FORMATS}"
         ) from error
-    return Samples(_checked(x, path), None if y is None else _labels(y, len(x), path))
 
 
 def quantized(x: npt.NDArray[Any], *, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
@@ -66,7 +71,8 @@ def check_labels(y: npt.NDArray[np.int64] | None, classes: int, path: Path) -> l
     return [int(label) for label in y]
 
 
-def _checked(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def checked(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Samples of int8 or finite reals as they are; UsageError for others."""
     if x.ndim < 1 or x.size == 0:
         raise UsageError(f"{path}: expected samples [n, ...], got shape {x.shape}")
     if x.dtype == np.int8:
@@ -78,7 +84,8 @@ def _checked(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     return x
 
 
-def _labels(y: npt.NDArray[Any], count: int, path: Path) -> npt.NDArray[np.int64]:
+def labels(y: npt.NDArray[Any], count: int, path: Path) -> npt.NDArray[np.int64]:
+    """One whole number for each of `count` samples; UsageError for others."""
     if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer):
         raise UsageError(f"{path}: expected {count} integer labels y, got {y.dtype} {y.shape}")
     return y.astype(np.int64)

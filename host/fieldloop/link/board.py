@@ -164,6 +164,12 @@ class Board:
         return out.reshape(len(samples), *model.output_shape[1:])
 
     def _samples(self, x: npt.ArrayLike, model: ModelInfo) -> Int8:
+        if not (model.input_scale > 0.0 and model.output_scale > 0.0):
+            raise UsageError(
+                f"the model in {model.slot} has float32 or int32 inputs or outputs, and the link "
+                "carries int8 alone; run it on the device with fieldloop.Model, or on this "
+                "machine with fieldloop run --model"
+            )
         array = np.asarray(x)
         if array.dtype != np.int8:
             raise UsageError(f"int8 samples expected, got {array.dtype}; quantise them first")
