@@ -166,3 +166,12 @@ def test_a_module_stays_float_without_calibration(files: Path) -> None:
 def test_more_samples_than_memory_and_a_map_of_nothing(cli: Cli, files: Path) -> None:
     cli("check", files / "emb.onnx", "--count", 10**9).refused(2, "at most", "another seed")
     cli("check", files / "emb.onnx", "--map", "full").refused(2, "--board")
+
+
+def test_the_function_check_outlives_the_package_of_its_name(files: Path, tmp_path: Path) -> None:
+    import fieldloop.check.inputs
+
+    made = fieldloop.compile(files / "emb.onnx")
+    (tmp_path / "emb.flm").write_bytes(made.image)
+    assert fieldloop.check(tmp_path / "emb.flm").uid == fieldloop.check(made.image).uid
+    assert fieldloop.check.inputs.input_names(2) == ["input_0", "input_1"]
