@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,21 +10,14 @@ from fieldloop.frontends.builder import Constant
 from fieldloop.frontends.channels import Value
 from fieldloop.frontends.onnx_file import DTYPES, Node
 from fieldloop.frontends.onnx_fold import axes_of, reshaped, slices
-from fieldloop.frontends.onnx_operators import Handler, Made
+from fieldloop.frontends.onnx_operators import Handler, Made, registrar
 from fieldloop.ir.tensor import DType, Quant
 
 if TYPE_CHECKING:
     from fieldloop.frontends.onnx_frontend import OnnxWalk
 
 HANDLERS: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(names, handler))
-        return handler
-
-    return register
+handles = registrar(HANDLERS)
 
 
 def _operand(walk: OnnxWalk, node: Node) -> Value | Constant:

@@ -23,12 +23,22 @@ Handler = Callable[["OnnxWalk", Node], Made]
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(names, handler))
-        return handler
+def registrar(
+    handlers: dict[str, Handler],
+) -> Callable[..., Callable[[Handler], Handler]]:
+    """A decorator that files a handler under the names of its operators."""
 
-    return register
+    def handles(*names: str) -> Callable[[Handler], Handler]:
+        def register(handler: Handler) -> Handler:
+            handlers.update(dict.fromkeys(names, handler))
+            return handler
+
+        return register
+
+    return handles
+
+
+handles = registrar(HANDLERS)
 
 
 def same_value(walk: OnnxWalk, node: Node, name: str, default: float) -> float:

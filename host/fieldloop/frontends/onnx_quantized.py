@@ -6,7 +6,6 @@ A source's uint8 values lie 128 lower in the graph, zero points too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,15 @@ import numpy as np
 from fieldloop.frontends.builder import Constant
 from fieldloop.frontends.channels import Value
 from fieldloop.frontends.onnx_file import DTYPES, Node
-from fieldloop.frontends.onnx_operators import Handler, Made, convolve, dense, pooled, soft
+from fieldloop.frontends.onnx_operators import (
+    Handler,
+    Made,
+    convolve,
+    dense,
+    pooled,
+    registrar,
+    soft,
+)
 from fieldloop.ir.op import OpKind, UnaryKind
 from fieldloop.ir.tensor import Array, DType, Quant, as_float32
 
@@ -22,14 +29,7 @@ if TYPE_CHECKING:
     from fieldloop.frontends.onnx_frontend import OnnxWalk
 
 HANDLERS: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(names, handler))
-        return handler
-
-    return register
+handles = registrar(HANDLERS)
 
 
 def _scales(walk: OnnxWalk, node: Node, place: int) -> Array:
