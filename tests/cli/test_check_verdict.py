@@ -82,6 +82,21 @@ def test_an_oracle_that_says_nothing_proves_nothing(exact: bool) -> None:
     assert not report.oracle.bit_exact and not report.ok
 
 
+class _Forgetful(_Shifted):
+    """An oracle that knows all but the outputs."""
+
+    def run(self, sample: Sample) -> dict[int, np.ndarray]:
+        outputs = self._host.parsed.outputs
+        return {t: v for t, v in super().run(sample).items() if t not in outputs}
+
+
+def test_an_output_that_is_not_compared_is_not_ok() -> None:
+    image = compile_graph(small_graph()).image
+    report = _against(image, _Forgetful(image, set(), 0))
+    assert report.oracle is not None and report.oracle.layers == 3
+    assert report.oracle.unknown_outputs == 1 and not report.ok
+
+
 def test_one_step_in_a_mixed_model_is_found_where_bytes_are_the_measure() -> None:
     image = _mixed_image()
     assert _against(image, _Shifted(image, set(), 0)).bit_exact

@@ -197,6 +197,10 @@ def _report(
             max_abs_diff=max((item.absolute for item in whole), default=0.0),
             max_rel_diff=max((r for r in relative if r is not None), default=None),
             layers=len(compared),
+            unknown_outputs=sum(
+                t in parsed.outputs and not item.compared
+                for item, t in zip(found, host.made, strict=True)
+            ),
         )
     told = [item.board for item in found]
     return CheckReport(

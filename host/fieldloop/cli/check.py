@@ -139,6 +139,8 @@ def _text(report: CheckReport) -> str:
             else f"{oracle.max_rel_diff:.2e} of the largest value"
         )
         rows.append((oracle.name, f"at most {apart} apart in {oracle.layers} layers"))
+    if oracle is not None and oracle.unknown_outputs:
+        rows.append(("not compared", f"{oracle.unknown_outputs} of the outputs"))
     layers: list[tuple[str, ...]] = [
         ("layer", "kind", "output", "MACs", "kernels", "board", "difference", "SQNR")
     ]
