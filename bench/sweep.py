@@ -22,9 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "host"))
 
-from fieldloop.check.host import VARIANTS  # noqa: E402
-from fieldloop.check.report import FLOAT_TOLERANCE  # noqa: E402
-from fieldloop.check.sweep import (  # noqa: E402
+from fieldloop.cli.console import Console, table  # noqa: E402
+from fieldloop.compare.host import VARIANTS  # noqa: E402
+from fieldloop.compare.report import FLOAT_TOLERANCE  # noqa: E402
+from fieldloop.compare.sweep import (  # noqa: E402
     Case,
     Memory,
     Result,
@@ -33,7 +34,6 @@ from fieldloop.check.sweep import (  # noqa: E402
     on_board,
     on_host,
 )
-from fieldloop.cli.console import Console, table  # noqa: E402
 from fieldloop.errors import FieldloopError  # noqa: E402
 
 PAGE = ROOT / "docs" / "results" / "sweep.md"

@@ -30,7 +30,7 @@ BELOW_API = {
     "train",
     "demo",
     "sources",
-    "check",
+    "compare",
     "bench",
 }
 ARROWS: dict[str, set[str]] = {
@@ -48,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "zoo": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime"},
     "train": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime", "zoo"},
     "sources": {"ir", "frontends", "quantize", "compiler"},
-    "check": {
+    "compare": {
         "ir",
         "frontends",
         "image",
@@ -64,7 +64,7 @@ ARROWS: dict[str, set[str]] = {
     "api": BELOW_API,
     "cli": BELOW_API | {"api"},
 }
-TORCH_ROOMS = {"frontends", "train", "zoo", "check"}
+TORCH_ROOMS = {"frontends", "train", "zoo", "compare"}
 
 
 def room_of(path: Path) -> str:

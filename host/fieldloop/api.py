@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fieldloop.errors import UsageError
+from fieldloop.errors import FieldloopError, UsageError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
@@ -127,6 +127,11 @@ def _is_name(target: str) -> bool:
 
 def check(image: bytes | str | Path) -> Image:
     """Reads a model image or file; ImageError or VersionError when it cannot be used."""
-    from fieldloop.check import read
+    from fieldloop.image.reader import read_image
 
-    return read(image)
+    if isinstance(image, bytes):
+        return read_image(image)
+    try:
+        return read_image(Path(image).read_bytes())
+    except OSError as error:
+        raise FieldloopError(f"cannot read {image}: {error.strerror}") from error

@@ -10,7 +10,7 @@ import pytest
 from cli_helpers import Cli
 from tflite_writer import write_graph
 
-from fieldloop.check.source import check_source
+from fieldloop.compare.source import check_source
 from fieldloop.frontends.builder import GraphBuilder
 from fieldloop.image.reader import read_image
 from fieldloop.ir.graph import Graph

@@ -10,11 +10,11 @@ import pytest
 from cli_helpers import Cli
 from test_check import TORCH, small_graph
 
-from fieldloop.check.host import HostRun
-from fieldloop.check.inputs import Sample, random_sample
-from fieldloop.check.report import CheckReport
-from fieldloop.check.run import check_image
-from fieldloop.check.source import check_source
+from fieldloop.compare.host import HostRun
+from fieldloop.compare.inputs import Sample, random_sample
+from fieldloop.compare.report import CheckReport
+from fieldloop.compare.run import check_image
+from fieldloop.compare.source import check_source
 from fieldloop.compiler import compile_graph
 from fieldloop.frontends.builder import GraphBuilder
 from fieldloop.image.format import Dtype

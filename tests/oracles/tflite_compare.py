@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fieldloop.check.tflite_oracle import TfliteOracle
+from fieldloop.compare.tflite_oracle import TfliteOracle
 from fieldloop.compiler import Compiled, compile_graph
 from fieldloop.frontends.imported import Imported
 from fieldloop.frontends.tflite import read_tflite

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fieldloop.check.inputs import random_sample
-from fieldloop.check.probe import Cost, probing, sample_files
+from fieldloop.compare.inputs import random_sample
+from fieldloop.compare.probe import Cost, probing, sample_files
 from fieldloop.image.reader import Image, read_image
 
 Say = Callable[[str], None]

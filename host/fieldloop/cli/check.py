@@ -20,7 +20,7 @@ from fieldloop.cli.source import (
 from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
-    from fieldloop.check.report import CheckReport
+    from fieldloop.compare.report import CheckReport
 
 HELP = f"""Compares a model layer by layer: plain C, the optimised kernels, a board with
 --board, and the runtime it comes from (tflite-micro, LiteRT's reference kernels for
@@ -63,8 +63,8 @@ def _is_image(args: argparse.Namespace) -> bool:
 
 
 def _image(args: argparse.Namespace, console: Console) -> CheckReport:
-    from fieldloop.check.inputs import given_samples, input_names, random_samples
-    from fieldloop.check.run import check_image
+    from fieldloop.compare.inputs import given_samples, input_names, random_samples
+    from fieldloop.compare.run import check_image
     from fieldloop.image.reader import read_image
 
     if outputs_of(args) or args.calibrate or options_of(args):
@@ -90,7 +90,7 @@ def _image(args: argparse.Namespace, console: Console) -> CheckReport:
 
 
 def _network(args: argparse.Namespace, console: Console) -> CheckReport:
-    from fieldloop.check.source import check_source
+    from fieldloop.compare.source import check_source
 
     source = source_of(args)
     given = None if args.inputs is None else samples.arrays(args.inputs)

@@ -18,7 +18,7 @@ def learn_row(arena: int, learner: int) -> tuple[str, str]:
 
 def ram_by_kernels(image: bytes) -> dict[str, int]:
     """The arena with each set of kernels: optimised ones need scratch beside the activations."""
-    from fieldloop.check.host import VARIANTS
+    from fieldloop.compare.host import VARIANTS
     from fieldloop.runtime import Model
 
     model = Model(image)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import input_names
 from fieldloop.cli import device, samples
 from fieldloop.cli.console import Console, Output
 from fieldloop.cli.files import file_bytes
+from fieldloop.compare.inputs import input_names
 from fieldloop.errors import UsageError
 from fieldloop.image.reader import read_image
 

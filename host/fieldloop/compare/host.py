@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import Sample
+from fieldloop.compare.inputs import Sample
 from fieldloop.image.reader import Image
 from fieldloop.runtime import Model
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import given_samples, random_samples
-from fieldloop.check.oracles import oracle_of
-from fieldloop.check.report import CheckReport
-from fieldloop.check.run import check_image
+from fieldloop.compare.inputs import given_samples, random_samples
+from fieldloop.compare.oracles import oracle_of
+from fieldloop.compare.report import CheckReport
+from fieldloop.compare.run import check_image
 from fieldloop.image.reader import read_image
 from fieldloop.ir.tensor import DType
 from fieldloop.quantize.report import layer_errors

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import Sample
-from fieldloop.check.oracle import Oracle
+from fieldloop.compare.inputs import Sample
+from fieldloop.compare.oracle import Oracle
 from fieldloop.compiler import Compiled
 from fieldloop.errors import FieldloopError
 from fieldloop.ir.graph import Graph
@@ -75,7 +75,7 @@ class _Mapped:
 
 
 def _tflite(source: Source, compiled: Compiled) -> Oracle:
-    from fieldloop.check.tflite_oracle import TfliteOracle
+    from fieldloop.compare.tflite_oracle import TfliteOracle
 
     session = TfliteOracle(source.content, source.imported)
     return _Mapped(
@@ -89,7 +89,7 @@ def _tflite(source: Source, compiled: Compiled) -> Oracle:
 
 
 def _onnx(source: Source, compiled: Compiled) -> Oracle:
-    from fieldloop.check.onnx_oracle import OnnxOracle
+    from fieldloop.compare.onnx_oracle import OnnxOracle
 
     wanted = [mapped.source for mapped in source.imported.values.values()]
     session = OnnxOracle(source.content, wanted)

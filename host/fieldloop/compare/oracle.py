@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.inputs import Sample
+from fieldloop.compare.inputs import Sample
 
 Array = npt.NDArray[np.generic]
 

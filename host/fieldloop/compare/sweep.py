@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from fieldloop.check.host import VARIANTS, HostRun
-from fieldloop.check.inputs import (
+from fieldloop.compare.host import VARIANTS, HostRun
+from fieldloop.compare.inputs import (
     Sample,
     given_samples,
     input_seed,
     is_random_on_board,
     random_sample,
 )
-from fieldloop.check.oracles import oracle_of
-from fieldloop.check.probe import checksum, probing, romfs_room, sample_files
+from fieldloop.compare.oracles import oracle_of
+from fieldloop.compare.probe import checksum, probing, romfs_room, sample_files
 from fieldloop.errors import FieldloopError
 from fieldloop.image.reader import Image, read_image
 from fieldloop.image.romfs import write_romfs

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.check.host import VARIANTS, HostRun
-from fieldloop.check.inputs import Sample
-from fieldloop.check.oracle import Oracle
-from fieldloop.check.probe import checksum, probing, sample_files
-from fieldloop.check.report import CheckReport, LayerCheck, OracleCheck
+from fieldloop.compare.host import VARIANTS, HostRun
+from fieldloop.compare.inputs import Sample
+from fieldloop.compare.oracle import Oracle
+from fieldloop.compare.probe import checksum, probing, sample_files
+from fieldloop.compare.report import CheckReport, LayerCheck, OracleCheck
 from fieldloop.image.format import Dtype
 from fieldloop.image.reader import Image, read_image
 from fieldloop.targets import roster

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fieldloop.check.inputs import Sample
+from fieldloop.compare.inputs import Sample
 from fieldloop.errors import DoesNotFitError, FieldloopError, UsageError
 from fieldloop.image.romfs import write_romfs
 from fieldloop.targets import roster
