@@ -201,11 +201,12 @@ uint32_t fl_four_rest_dsp(const fl_four_t *s) {
     "mov r1, r5\n"                                                     \
     "b 3b\n"
 
-__attribute__((naked, noinline)) void fl_four_dsp(fl_four_t *s __attribute__((unused))) {
+// ADR counts from the word it is in, and the assembler believes that a function begins at one: with -Os it need not.
+__attribute__((naked, noinline, aligned(4))) void fl_four_dsp(fl_four_t *s __attribute__((unused))) {
     __asm__(FOUR(OWN));
 }
 
-__attribute__((naked, noinline)) void fl_four_shared_dsp(fl_four_t *s __attribute__((unused))) {
+__attribute__((naked, noinline, aligned(4))) void fl_four_shared_dsp(fl_four_t *s __attribute__((unused))) {
     __asm__(FOUR(SHARED));
 }
 
@@ -242,24 +243,25 @@ static uint32_t outputs(const fl_four_t *s) {
     return s->special & FL_FOUR_CLAMPED ? fl_min8(fl_max8(word, s->low), s->high) : word;
 }
 
-// Addresses as numbers: what lies behind the last pixel is computed, never read.
+// Places count from the line's first tap, modulo 2^32 as on the processor: what lies behind the last pixel is computed,
+// never read.
 static void four(fl_four_t *s, void (*tap)(const int8_t *x, const uint32_t *w, fl_four_t *s)) {
     for (int32_t line = 0; line < s->lines; line++) {
-        uintptr_t x = (uintptr_t)s->x_first;
+        uint32_t x = 0;
         for (s->out = s->out_first; s->out != s->out_end; s->out += s->out_step) {
             memcpy(s->acc, s->bias, sizeof s->acc);
             const uint32_t *w = s->w;
             while (w != s->w_end) {
                 for (int32_t i = 0; i < s->taps; i++) {
-                    tap((const int8_t *)(x + (uintptr_t)((intptr_t)i * s->x_tap)), w, s);
+                    tap(s->x_first + (x + (uint32_t)i * (uint32_t)s->x_tap), w, s);
                     w += 2;
                 }
                 w += s->w_skip / 4;
                 // as the assembly: nine taps end at the start of the third row, others behind the last
-                x += (uintptr_t)(intptr_t)(s->nine && w == s->w_end ? 0 : s->x_row);
+                x += s->nine && w == s->w_end ? 0 : (uint32_t)s->x_row;
             }
             fl_put_word(s->out, outputs(s));
-            x += (uintptr_t)(intptr_t)s->x_delta;
+            x += (uint32_t)s->x_delta;
         }
         s->out_first += s->out_line;
         s->out_end += s->out_line;
