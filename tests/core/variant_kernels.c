@@ -363,6 +363,69 @@ static void add(tally_t *t) {
     free(x.block), free(y.block), free(a.block), free(b.block);
 }
 
+// What an image may ask for and no random case does: steps that are never taken and do not fit 32 bits, kernels far larger
+// than the map, a 1x1 that looks into the padding. All pass fl_image_check.
+enum { CONV, DEPTHWISE, AVERAGE, LARGEST };
+
+typedef struct {
+    int kind;
+    fl_map_dims_t d;
+    fl_conv_params_t p;
+} edge_t;
+
+#define WINDOW(kernel, s_h, s_w, d_h, d_w, top, left)                                                                \
+    {.kernel_h = kernel, .kernel_w = kernel, .stride_h = s_h, .stride_w = s_w, .dilation_h = d_h, .dilation_w = d_w, \
+     .pad_top = top, .pad_left = left, .depth_multiplier = 1}
+
+static const edge_t edges[] = {
+    {CONV, {2, 2, 301, 4, 4, 3}, WINDOW(1, 1, 1, 1, 1, 1, 1)},
+    {CONV, {1, 32, 4096, 2, 32, 2}, WINDOW(1, 32767, 1, 1, 1, 32767, 0)},
+    {CONV, {1, 2, 40000, 1, 2, 2}, WINDOW(1, 65535, 1, 65535, 65535, 0, 0)},
+    {DEPTHWISE, {1, 1, 65536, 1, 1, 65536}, WINDOW(1, 65535, 65535, 1, 1, 0, 0)},
+    {DEPTHWISE, {1, 2, 32768, 1, 2, 32768}, WINDOW(1, 1, 1, 32768, 1, 0, 0)},
+    {DEPTHWISE, {1, 3, 40000, 1, 2, 40000}, WINDOW(2, 1, 1, 32767, 1, 32767, 0)},
+    {AVERAGE, {20, 20, 4, 1, 1, 4}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
+    {LARGEST, {20, 20, 4, 1, 1, 4}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
+};
+
+static void edge(tally_t *t) {
+    const edge_t *e = &edges[(size_t)t->cases % (sizeof edges / sizeof edges[0])];
+    const fl_map_dims_t *d = &e->d;
+    const fl_conv_params_t p = e->p;
+    const int weighted = e->kind == CONV || e->kind == DEPTHWISE;
+    const size_t taps = weighted ? (size_t)p.kernel_h * p.kernel_w : 0;
+    scaling_t s = scaling(d->out_c);
+    s.q.w_zero = 0;
+    buffer_t x = elements((size_t)(d->in_h * d->in_w * d->in_c));
+    buffer_t w = elements(taps * (size_t)d->out_c * (size_t)(e->kind == CONV ? d->in_c : 1));
+    for (size_t i = 0; i < x.n && !weighted; i++) {
+        x.bytes[i] = (int8_t)in(90, 127);  // 400 of them exceed 16 bits
+    }
+    const size_t n = (size_t)(d->out_h * d->out_w * d->out_c);
+    buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
+    const fl_variant_t variant = fl_kernels_variant();
+    buffer_t scratch = buffer(e->kind == CONV        ? fl_conv2d_scratch(variant, &p, d)
+                              : e->kind == DEPTHWISE ? fl_depthwise_conv2d_scratch(variant, &p, d)
+                                                     : 0,
+                              0, 1);
+    if (weighted) {
+        (e->kind == CONV ? fl_conv2d_plain : fl_depthwise_conv2d_plain)(&p, &s.q, d, x.bytes, w.bytes, s.b, NULL, a.bytes);
+        (e->kind == CONV ? fl_conv2d : fl_depthwise_conv2d)(&p, &s.q, d, x.bytes, w.bytes, s.b, scratch.bytes, b.bytes);
+    } else {
+        (e->kind == LARGEST ? fl_max_pool_plain : fl_avg_pool_plain)(&p, -128, 127, d, x.bytes, a.bytes);
+        (e->kind == LARGEST ? fl_max_pool : fl_avg_pool)(&p, -128, 127, d, x.bytes, b.bytes);
+    }
+    compare(t, &a, &b, &scratch);
+    const fl_conv_params_t one = WINDOW(1, 1, 1, 1, 1, 0, 0);
+    const fl_map_dims_t vast = {1, 1, 1 << 29, 1, 1, 2};
+    if (fl_conv2d_scratch(variant, &one, &vast) > 1u << 24) {
+        printf("the scratch of a vast column differs from none\n");
+        exit(1);
+    }
+    drop(&s);
+    free(x.block), free(w.block), free(a.block), free(b.block), free(scratch.block);
+}
+
 int main(int argc, char **argv) {
     const long cases = argc > 1 ? atol(argv[1]) : CASES;
     state = argc > 2 ? strtoull(argv[2], NULL, 10) : SEED;
@@ -371,11 +434,13 @@ int main(int argc, char **argv) {
         void (*run)(tally_t *t);
     } kernels[] = {{"conv2d", conv2d},     {"depthwise_conv2d", depthwise}, {"fully_connected", fully_connected},
                    {"scale", scale},       {"max_pool", max_pool},          {"avg_pool", avg_pool},
-                   {"add", add}};
+                   {"add", add},           {"edge", edge}};
     printf("variant %d\n", (int)fl_kernels_variant());
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         tally_t t = {.name = kernels[i].name};
-        const long wanted = kernels[i].run == scale ? 10 * cases : cases;  // small, and all edges
+        const long wanted = kernels[i].run == scale  ? 10 * cases  // small, and all edges
+                            : kernels[i].run == edge ? 64          // large
+                                                     : cases;
         while (t.cases < wanted) {
             kernels[i].run(&t);
         }

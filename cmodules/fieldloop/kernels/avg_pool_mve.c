@@ -23,7 +23,7 @@ static void means(const int16_t *sums, int32_t n, int32_t count, int32_t act_min
 
 void fl_avg_pool_mve(const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d,
                      const int8_t *x, int8_t *out) {
-    if ((int32_t)p->kernel_h * p->kernel_w > TAPS_MAX) {
+    if ((uint32_t)p->kernel_h * p->kernel_w > TAPS_MAX) {
         fl_avg_pool_plain(p, act_min, act_max, d, x, out);
         return;
     }

@@ -82,12 +82,15 @@ static inline void copy(int8_t *to, const int8_t *from, int32_t n) {
     fl_put_word(to_last, fl_word(last));
 }
 
-// k: a multiple of 4.
 static void clear(int32_t k, uint32_t *scratch, int32_t pixel) {
     uint32_t *to = scratch + 2 * pixel;
-    for (int32_t i = 0; i < k; i += 4) {
+    const int32_t quads = k & ~3;
+    for (int32_t i = 0; i < quads; i += 4) {
         to[i] = 0;
         to[i + 1] = 0;
+    }
+    for (int32_t i = quads; i < k; i++) {
+        put_half(scratch + i, pixel, 0);
     }
 }
 
@@ -118,10 +121,10 @@ fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32
     };
     v.y_count = whole(d->out_h, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h, &v.y_from);
     v.x_count = whole(d->out_w, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w, &v.x_from);
-    if (v.y_count && v.x_count) {  // else these may not fit 32 bits
-        v.y_step = d->out_h > 1 ? p->stride_h * row : 0;
-        v.x_step = d->out_w > 1 ? p->stride_w * d->in_c : 0;
-        v.origin = p->pad_top * row + p->pad_left * d->in_c;
+    if (v.y_count && v.x_count) {  // else the last two may not fit 32 bits
+        v.y_step = (uint32_t)p->stride_h * (uint32_t)row;
+        v.x_step = (uint32_t)p->stride_w * (uint32_t)d->in_c;
+        v.origin = (uint32_t)p->pad_top * (uint32_t)row + (uint32_t)p->pad_left * (uint32_t)d->in_c;
         v.x_row = p->kernel_h > 1 ? p->dilation_h * row : 0;
         v.x_run = p->kernel_w > 1 ? p->dilation_w * d->in_c : 0;
     }
@@ -138,6 +141,10 @@ static __attribute__((noinline)) void border(const fl_columns_t *v, int32_t oy, 
     const int joined = v->runs == 1;
     const int32_t n = joined ? (tx.end - tx.first) * v->w_c : v->w_c;
     int8_t stage[FL_COLUMN_STAGE];
+    if (ty.first >= ty.end || tx.first >= tx.end) {
+        clear(v->k, scratch, pixel);  // nothing is seen: that of a single tap may be longer than the stage
+        return;
+    }
     if (v->staged) {
         for (int32_t i = 0; i < v->k; i += 4) {
             fl_put_word(stage + i, (uint8_t)v->x_zero * 0x01010101u);
@@ -170,7 +177,7 @@ void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch,
         border(v, oy, ox, scratch, pixel);
         return;
     }
-    const int8_t *x = v->x + (oy * v->y_step + ox * v->x_step - v->origin);
+    const int8_t *x = v->x + ((uint32_t)oy * v->y_step + (uint32_t)ox * v->x_step - v->origin);
     const int32_t n = v->n;
     if (!v->staged) {
         uint32_t *to = scratch + 2 * pixel;

@@ -14,6 +14,9 @@
 // A kernel row of fewer than four channels is gathered as bytes first, on the stack, up to this many for the pixel.
 enum { FL_COLUMN_STAGE = 192 };
 
+// Elements of a column, so that no image asks for gigabytes of scratch.
+enum { FL_COLUMN_MAX = 1 << 20 };
+
 // What stays the same for all pixels of a convolution; of a grouped one, for a group.
 typedef struct {
     const fl_conv_params_t *p;
@@ -27,7 +30,7 @@ typedef struct {
     // Output pixels of which every tap lies on the map: from..from + count - 1 along each axis.
     int32_t y_from, x_from;
     uint32_t y_count, x_count;
-    int32_t y_step, x_step, origin;  // their first tap: element oy * y_step + ox * x_step - origin of x
+    uint32_t y_step, x_step, origin;  // their first tap: element oy * y_step + ox * x_step - origin of x, modulo 2^32
     // A kernel row of theirs: `runs` runs of n elements, x_run apart; the next row x_row behind it.
     int32_t runs, n, x_run, x_row;
 } fl_columns_t;
@@ -35,7 +38,7 @@ typedef struct {
 // Whether there are columns for the convolution.
 static inline int fl_has_columns(const fl_conv_params_t *p, int32_t w_c) {
     const int32_t taps = p->kernel_h * p->kernel_w;
-    return w_c % 4 == 0 || taps == 1 || taps * w_c <= FL_COLUMN_STAGE;
+    return (w_c % 4 == 0 || taps == 1 || taps * w_c <= FL_COLUMN_STAGE) && taps * w_c <= FL_COLUMN_MAX;
 }
 
 // For group 0: the next one's x is w_c further.

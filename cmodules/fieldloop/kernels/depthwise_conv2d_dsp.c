@@ -66,7 +66,7 @@ static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, 
     r.nine = rows == 3 && taps == 3 && kernel_w == 3;
     // wrapping: what lies beyond the last row or tap is no address
     r.x_skip = (int32_t)((uint32_t)step.row - (uint32_t)(taps - 1) * (uint32_t)step.tap);
-    r.x_delta = (int32_t)((uint32_t)(p->stride_w * d->in_c) - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
+    r.x_delta = (int32_t)((uint32_t)p->stride_w * (uint32_t)d->in_c - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
     return r;
 }
 

@@ -18,6 +18,7 @@ enum {
     FL_WINDOWS_SLACK = 64,   // what is written behind the last window
     FL_WINDOWS_TABLE = 288,  // weights of 16 channels, 16 bytes each, between zeros
     FL_WINDOWS_EDGE = 16,    // a row off the map: x_zero
+    FL_WINDOWS_OUT_MAX = 1 << 24,  // channels, whose fourfold fits 32 bits
 };
 
 typedef struct {
@@ -37,7 +38,8 @@ static inline fl_windows_mve_t fl_windows_of_mve(const fl_conv_params_t *p, cons
     const int32_t least = v.two ? 2 : 4;                   // outputs a turn
     const int32_t step = v.two ? 1 : p->stride_w;
     const int32_t span = v.two ? 3 : (p->kernel_w - 1) * p->dilation_w + 1;
-    if (p->kernel_h > 4 || p->kernel_w > 4 || step > most || span > most || (least - 1) * step + span > most) {
+    const int32_t too_wide = step > most || span > most || (least - 1) * step + span > most;
+    if (p->kernel_h > 4 || p->kernel_w > 4 || too_wide || d->out_c > FL_WINDOWS_OUT_MAX) {
         return v;
     }
     const int32_t fit = (most - span) / step + 1;
