@@ -22,5 +22,8 @@ def test_emulated_kernels_equal_plain_c(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("level", ["-O2", "-Os"])
 def test_assembly_equals_plain_c(tmp_path: Path, level: str) -> None:
-    told = run_on_board(tmp_path, "mps3-an547", [*CPU, level], 1000, seed=31, memory=1 << 19)
+    ddr = 0x60000000
+    told = run_on_board(
+        tmp_path, "mps3-an547", [*CPU, level], 1000, seed=31, code=1 << 19, data_at=ddr
+    )
     assert_same(told, MVE, 1000)

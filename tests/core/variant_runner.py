@@ -40,11 +40,18 @@ def run_on_host(folder: Path, variant: int, cases: int, seed: int) -> str:
 
 
 def run_on_board(
-    folder: Path, machine: str, flags: list[str], cases: int, seed: int, *, memory: int = 1 << 22
+    folder: Path,
+    machine: str,
+    flags: list[str],
+    cases: int,
+    seed: int,
+    *,
+    code: int = 1 << 22,
+    data_at: int = 0x20000000,
 ) -> str:
-    """What the driver says on a machine of QEMU; `memory`: bytes of code, and of data."""
+    """What the driver says on a machine of QEMU; `code`: bytes at 0; 4 MiB of data."""
     program = folder / f"{machine}.elf"
-    where = {"__flash": 0, "__flash_size": memory, "__ram": 0x20000000, "__ram_size": memory}
+    where = {"__flash": 0, "__flash_size": code, "__ram": data_at, "__ram_size": 1 << 22}
     command = [GCC, "--specs=picolibc.specs", "--oslib=semihost", "--crt0=hosted", "-std=gnu99"]
     command += [f"-Wl,--defsym={name}={value}" for name, value in where.items()]
     command += [*flags, f"-DCASES={cases}", f"-DSEED={seed}"]
