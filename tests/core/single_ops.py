@@ -85,8 +85,7 @@ class Maker:
             tensors.append(Tensor("b", (channels,), DType.INT32, b_quant, b))
             inputs = ("x", "w", "b")
         clamp = self.clamp()
-        fully_connected = kind is OpKind.FULLY_CONNECTED
-        factors = weighted_factors(x_quant, w_quant, out_quant, fully_connected=fully_connected)
+        factors = weighted_factors(x_quant, w_quant, out_quant)
         fixed = Requant(*activation_range(clamp, out_quant), factors)
         op = Op("op", kind, inputs, "y", window, clamp, fixed, groups=groups)
         return self.graph(tensors, op, ("x",))

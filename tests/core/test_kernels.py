@@ -9,8 +9,11 @@ from patch import Patch
 from single_ops import Maker, image_of
 from test_spec_model import example
 
+from fieldloop.ir import fixed_math as fm
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import OpKind
+from fieldloop.ir.op import Op, OpKind, Requant
+from fieldloop.ir.tensor import DType, Quant, Tensor, as_float32
+from fieldloop.quantize.fixedpoint import weighted_factors
 
 pytest.importorskip("tflite_micro", reason="the oracle: pip install tflite-micro")
 
@@ -37,6 +40,30 @@ def test_kernel_equals_tflite_micro(kind: str) -> None:
         lively += len(np.unique(assert_same(graph, rng))) > 1
     # A test of constant outputs would prove little.
     assert lively > CONFIGURATIONS // 2
+
+
+def test_scales_of_a_fully_connected_layer_are_multiplied_in_float64() -> None:
+    """Accumulators where a float32 product of the scales gives another output; here as biases."""
+    x, w, y = (Quant((as_float32(s),), z) for s, z in ((0.1899, 5), (0.0133, 0), (1.2944, -3)))
+    (exact,) = weighted_factors(x, w, y)
+    (single,) = weighted_factors(x, w, y, in_float32=True)
+    accumulators = np.arange(-120000, 120000)
+    steps = [
+        fm.requantize(accumulators, np.array(f.multiplier), np.array(f.shift))
+        for f in (exact, single)
+    ]
+    chosen = accumulators[steps[0] != steps[1]].astype(np.int32)
+    assert len(chosen) > 1
+    tensors = [
+        Tensor("x", (1, 1), DType.INT8, x),
+        Tensor("w", (len(chosen), 1), DType.INT8, w, np.zeros((len(chosen), 1), np.int8)),
+        Tensor("b", chosen.shape, DType.INT32, Quant((as_float32(x.scale * w.scale),)), chosen),
+        Tensor("y", (1, len(chosen)), DType.INT8, y),
+    ]
+    fixed = Requant(-128, 127, (exact,))
+    op = Op("fc", OpKind.FULLY_CONNECTED, ("x", "w", "b"), "y", fixed=fixed)
+    graph = Graph("fc", {t.name: t for t in tensors}, (op,), ("x",), ("y",))
+    assert_same(graph, np.random.default_rng(0), 1)
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(2**31 - 1, 127), (-(2**31), -128)])

@@ -34,7 +34,7 @@ def example() -> bytes:
         Tensor("b", (2,), DType.INT32, b, np.array([8, -8], np.int32)),
         Tensor("y", (1, 2), DType.INT8, y),
     ]
-    factors = weighted_factors(x, w, y, fully_connected=True)
+    factors = weighted_factors(x, w, y)
     op = Op("fc", OpKind.FULLY_CONNECTED, ("x", "w", "b"), "y", fixed=Requant(-128, 127, factors))
     graph = Graph("example", {t.name: t for t in tensors}, (op,), ("x",), ("y",))
     return write_image(graph, [plan_graph(graph, PlanKind.INFER)], labels=["no", "yes"])

@@ -216,9 +216,7 @@ class MixedGrower:
             b_scales = tuple(as_float32(quant.scale * s) for s in w_quant.scales)
             b_quant = Quant(b_scales, 0, 0 if per_channel else None)
             names.append(self.constant(f"{name}.b", b, b_quant))
-        factors = weighted_factors(
-            quant, w_quant, out, fully_connected=kind is OpKind.FULLY_CONNECTED
-        )
+        factors = weighted_factors(quant, w_quant, out)
         fixed = Requant(*activation_range(clamp, out), factors)
         self.put(kind, names, out, I8, window=window, clamp=clamp, fixed=fixed, groups=groups)
 

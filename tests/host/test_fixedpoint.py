@@ -68,12 +68,12 @@ def test_activation_range() -> None:
     assert activation_range(Clamp(0.0, 60.0), quant) == (-10, 127)
 
 
-def test_one_weight_scale_of_a_fully_connected_layer_is_multiplied_in_float32() -> None:
+def test_scales_are_multiplied_in_float64_but_for_uint8() -> None:
     # A pair whose float32 product is not its float64 product, far enough to change the multiplier.
     x, w = Quant((as_float32(0.0123),)), Quant((as_float32(0.00345),))
     out = Quant((as_float32(0.067),))
-    (rounded,) = weighted_factors(x, w, out, fully_connected=True)
-    (exact,) = weighted_factors(x, w, out, fully_connected=False)
+    (rounded,) = weighted_factors(x, w, out, in_float32=True)
+    (exact,) = weighted_factors(x, w, out)
     single = float(np.float32(x.scale) * np.float32(w.scale)) / out.scale
     assert (rounded.multiplier, rounded.shift) == quantize_multiplier(single)
     assert (exact.multiplier, exact.shift) == quantize_multiplier(x.scale * w.scale / out.scale)

@@ -88,9 +88,7 @@ class NetBuilder:
         spread = 74 * float(np.mean(scales)) * 74 * x.quant.scale * (w.size // channels) ** 0.5
         scale = as_float32(out_scale or spread / 48)
         out = Quant((scale,), -128 if clamp is RELU else int(rng.integers(-20, 21)))
-        factors = weighted_factors(
-            x.quant, w_quant, out, fully_connected=kind is OpKind.FULLY_CONNECTED
-        )
+        factors = weighted_factors(x.quant, w_quant, out)
         fixed = Requant(*activation_range(clamp, out), factors)
         self._append(kind, constants, out, window, clamp, fixed)
         return self

@@ -165,9 +165,7 @@ class Lowering:
             return False
         if w.quant.axis not in (None, axis):
             return False
-        factors = weighted_factors(
-            x.quant, w.quant, self.quant, fully_connected=self.op.kind is OpKind.FULLY_CONNECTED
-        )
+        factors = weighted_factors(x.quant, w.quant, self.quant)
         self._bias(x.quant, w, axis)
         act = activation_range(self.op.clamp, self.quant)
         inputs = (x.name, *self.op.inputs[1:])
@@ -227,7 +225,7 @@ class Lowering:
         )
         fixed = Requant(
             *activation_range(self.op.clamp, self.quant),
-            weighted_factors(x.quant, w, self.quant, fully_connected=False),
+            weighted_factors(x.quant, w, self.quant),
         )
         self._one(OpKind.DEPTHWISE_CONV2D, (x.name, *names), fixed, self.quant)
 

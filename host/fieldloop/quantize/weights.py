@@ -83,7 +83,7 @@ def int8_layer(
     b = np.clip(np.rint(real / (x.scale * scales)), _INT32.min, _INT32.max)
     fixed = Requant(
         *activation_range(op.clamp, out),
-        weighted_factors(x, quant, out, fully_connected=op.kind is OpKind.FULLY_CONNECTED),
+        weighted_factors(x, quant, out),
     )
     return Int8Layer(
         np.clip(q, -127, 127).astype(np.int8),

@@ -68,11 +68,10 @@ def _weighted(
         inputs.append(_bias(walk, node, shape[-1]))
     fixed: Fixed | None = None
     if out.dtype is DType.INT8 and x.quant and w.quant and out.quant:
-        # uint8 multiplies the scales in float32, as the fully connected layer does.
-        in_float32 = kind is OpKind.FULLY_CONNECTED or is_legacy(walk.info(node, 0))
-        factors = weighted_factors(x.quant, w.quant, out.quant, fully_connected=in_float32)
+        legacy = is_legacy(walk.info(node, 0))
+        factors = weighted_factors(x.quant, w.quant, out.quant, in_float32=legacy)
         # LiteRT's fully connected layer rounds once; its convolutions twice, as all of int8.
-        once = kind is OpKind.FULLY_CONNECTED and is_legacy(walk.info(node, 0))
+        once = kind is OpKind.FULLY_CONNECTED and legacy
         fixed = Requant(*activation_range(clamp, out.quant), factors, once)
     walk.put(
         node,
