@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "host"))
 
 from fieldloop.cli.console import Console, table  # noqa: E402
-from fieldloop.compare.host import VARIANTS  # noqa: E402
 from fieldloop.compare.report import FLOAT_TOLERANCE  # noqa: E402
 from fieldloop.compare.sweep import (  # noqa: E402
     Case,
@@ -35,6 +34,7 @@ from fieldloop.compare.sweep import (  # noqa: E402
     on_host,
 )
 from fieldloop.errors import FieldloopError  # noqa: E402
+from fieldloop.runtime.core import VARIANTS  # noqa: E402
 
 PAGE = ROOT / "docs" / "results" / "sweep.md"
 # Which folder of stored inputs belongs to which model.

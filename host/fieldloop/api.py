@@ -18,8 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fieldloop.errors import FieldloopError, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +53,14 @@ def compile(
     rehearsal: samples and class numbers that travel with the model. options: how to quantise.
     DoesNotFitError when it is larger than a limit (bytes).
     """
-    from fieldloop.sources import compile_source, read_module, read_source, with_samples
+    from fieldloop.compiler import DEFAULT_LEARN
+    from fieldloop.sources import (
+        compile_source,
+        read_module,
+        read_source,
+        with_rehearsal,
+        with_samples,
+    )
 
     if isinstance(model, str | Path):
         ends = (outputs,) if isinstance(outputs, str) else outputs
@@ -68,14 +73,12 @@ def compile(
                 "becomes int8) or an example (it stays float32)"
             )
         source = read_module(model, shown)
-        learn = 2 if learn is None and calibration is not None else learn
+        learn = DEFAULT_LEARN if learn is None and calibration is not None else learn
     if calibration is not None:
         source = with_samples(source, calibration, "calibration")
-    if rehearsal is not None:
-        x = source.to_graph(source.imported.graph.inputs[0], np.asarray(rehearsal[0]))
-        rehearsal = (x, np.asarray(rehearsal[1]))
+    source = with_rehearsal(source, rehearsal)
     return compile_source(
-        replace(source, labels=labels, rehearsal=rehearsal, meta=meta or {}),
+        replace(source, labels=labels, meta=meta or {}),
         learn=learn,
         options=options,
         flash_limit=flash_limit,

@@ -6,7 +6,6 @@ A float model stays float32 unless there are calibration samples; an int8 one st
 from __future__ import annotations
 
 import runpy
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,23 +100,13 @@ def _one(mapped: ValueMap, sample: Array, shape: tuple[int, ...]) -> Array:
     return mapped.to_graph(sample, shape).reshape(shape)
 
 
-def read_source(
-    path: Path, *, outputs: Sequence[str] = (), calibrate: Path | None = None
-) -> Source:
-    """Reads a model. `outputs` cuts it there; `calibrate` is an .npz of samples by input name."""
-    if path.suffix == ".py":
-        if outputs:
-            raise UsageError(
-                "--outputs cuts a .tflite or .onnx; return other values in the module"
-            )
-        source = _python(path)
-    else:
-        source = _network(path, outputs)
-    if calibrate is None:
-        return source
-    if not source.is_float:
-        raise UsageError(f"{path} is quantised already; leave --calibrate out")
-    return _calibrated(source, calibrate)
+def read_source(path: Path, *, outputs: Sequence[str] = ()) -> Source:
+    """Reads a model. `outputs` cuts it there."""
+    if path.suffix != ".py":
+        return _network(path, outputs)
+    if outputs:
+        raise UsageError("--outputs cuts a .tflite or .onnx; return other values in the module")
+    return _python(path)
 
 
 def compile_source(
@@ -147,13 +136,10 @@ def compile_source(
 
 
 def _network(path: Path, outputs: Sequence[str]) -> Source:
-    from fieldloop.frontends.load import load_model
+    from fieldloop.frontends.load import model_bytes, parse_model
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
-    return Source(path.name, content, load_model(path, outputs=outputs))
+    content = model_bytes(path)
+    return Source(path.name, content, parse_model(path, content, outputs))
 
 
 def read_module(module: Any, example: Any, name: str = "module") -> Source:
@@ -174,11 +160,8 @@ def _python(path: Path) -> Source:
             f"{path} sets neither `calibration` nor `example`: one shows the input's shape"
         )
     source = read_module(names["model"], example, path.name)
-    rehearsal = names.get("rehearsal")
-    if rehearsal is not None:
-        x = source.to_graph(source.imported.graph.inputs[0], np.asarray(rehearsal[0]))
-        rehearsal = (x, np.asarray(rehearsal[1]))
-    source = replace(source, labels=names.get("labels", ()), rehearsal=rehearsal)
+    source = replace(source, labels=names.get("labels", ()))
+    source = with_rehearsal(source, names.get("rehearsal"))
     return source if given is None else with_samples(source, given, str(path))
 
 
@@ -195,17 +178,6 @@ def _run_file(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _calibrated(source: Source, path: Path) -> Source:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise FieldloopError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise FieldloopError(f"{path} is damaged, or no .npz of arrays: {error}") from error
-    return with_samples(source, arrays, str(path))
-
-
 def with_samples(source: Source, given: Any, where: str) -> Source:
     """The source with samples to calibrate with, as the network takes them.
 
@@ -213,6 +185,14 @@ def with_samples(source: Source, given: Any, where: str) -> Source:
     do for the only one.
     """
     return replace(source, calibration=named_samples(source, given, where))
+
+
+def with_rehearsal(source: Source, given: tuple[Any, Any] | None) -> Source:
+    """The source with samples, as the network takes them, and class numbers to travel with it."""
+    if given is None:
+        return source
+    x = source.to_graph(source.imported.graph.inputs[0], np.asarray(given[0]))
+    return replace(source, rehearsal=(x, np.asarray(given[1])))
 
 
 def named_samples(source: Source, given: Any, where: str) -> dict[str, Array]:

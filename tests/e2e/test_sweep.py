@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fieldloop.compare.host import VARIANTS
 from fieldloop.compare.report import FLOAT_TOLERANCE
 from fieldloop.compare.sweep import Case, Memory, make_case, on_board, on_host
+from fieldloop.runtime.core import VARIANTS
 from fieldloop.targets.pytest_plugin import need
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,6 @@ the byte.
 
 {SOURCES}
 `digits` is the demo's network, trained first."""
-DEFAULT_LEARN = 2
 EXAMPLE = "fieldloop compile network.onnx --calibrate samples.npz -o network.flm"
 
 
@@ -107,7 +106,7 @@ def _digits(args: argparse.Namespace, console: Console) -> Compiled:
 
 
 def _network(args: argparse.Namespace, console: Console) -> Compiled:
-    from fieldloop.compiler import NotTrainableError
+    from fieldloop.compiler import DEFAULT_LEARN, NotTrainableError
     from fieldloop.sources import compile_source
 
     source = source_of(args)

@@ -18,8 +18,8 @@ def learn_row(arena: int, learner: int) -> tuple[str, str]:
 
 def ram_by_kernels(image: bytes) -> dict[str, int]:
     """The arena with each set of kernels: optimised ones need scratch beside the activations."""
-    from fieldloop.compare.host import VARIANTS
     from fieldloop.runtime import Model
+    from fieldloop.runtime.core import VARIANTS
 
     model = Model(image)
     return {variant: model.variant_arena_bytes(variant) for variant in VARIANTS}

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldloop.cli import samples
 from fieldloop.cli.console import Console
 from fieldloop.cli.files import file_bytes
 from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
-    from fieldloop.compiler import Compiled
     from fieldloop.quantize.options import QuantizeOptions
     from fieldloop.sources import Source
 
@@ -75,32 +75,32 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions | None:
 
 def source_of(args: argparse.Namespace) -> Source:
     """The network that the options name."""
-    from fieldloop.sources import NETWORK_SUFFIXES, read_source
+    from fieldloop.sources import NETWORK_SUFFIXES, read_source, with_samples
 
     path = Path(args.source)
     if path.suffix not in NETWORK_SUFFIXES:
         raise UsageError(
             f"{path}: expected a file {', '.join(NETWORK_SUFFIXES)}; see fieldloop --help"
         )
-    return read_source(path, outputs=outputs_of(args), calibrate=args.calibrate)
+    source = read_source(path, outputs=outputs_of(args))
+    if args.calibrate is None:
+        return source
+    if not source.is_float:
+        raise UsageError(f"{path} is quantised already; leave --calibrate out")
+    return with_samples(source, samples.arrays(args.calibrate), str(args.calibrate))
 
 
 def compiled_source(
     args: argparse.Namespace, console: Console
 ) -> tuple[str, bytes, Sequence[str] | None]:
     """Name, image and operator names of a model to measure: an .flm as it is, others compiled."""
+    from fieldloop.sources import compile_source
+
     path = Path(args.source)
     if path.suffix == ".flm":
         if args.outputs or args.calibrate:
             raise UsageError(f"{path} is compiled already; --outputs and --calibrate come before")
         return path.name, file_bytes(path), None
-    compiled = compile_of(args, console)
-    return path.name, compiled.image, [op.name for op in compiled.graph.ops]
-
-
-def compile_of(args: argparse.Namespace, console: Console) -> Compiled:
-    """The network of the options, compiled for inference."""
-    from fieldloop.sources import compile_source
-
     console.stage(f"compile {args.source}")
-    return compile_source(source_of(args), options=options_of(args))
+    compiled = compile_source(source_of(args), options=options_of(args))
+    return path.name, compiled.image, [op.name for op in compiled.graph.ops]

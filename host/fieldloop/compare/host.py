@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +10,15 @@ import numpy.typing as npt
 from fieldloop.compare.inputs import Sample
 from fieldloop.image.reader import Image
 from fieldloop.runtime import Model
+from fieldloop.runtime.core import VARIANTS
 
 Array = npt.NDArray[np.generic]
-
-# Plain C first: the others are compared with it. On a host their instructions are emulated.
-VARIANTS = ("plain", "dsp", "mve")
 
 
 class HostRun:
     """One image in plain C and in the optimised kernels' emulation."""
 
-    def __init__(self, image: bytes, parsed: Image, variants: Sequence[str] = VARIANTS) -> None:
+    def __init__(self, image: bytes, parsed: Image, variants: Iterable[str] = VARIANTS) -> None:
         self.parsed = parsed
         self.models = {variant: Model(image, variant=variant) for variant in variants}
         self.made = [op.outputs[0] for op in parsed.ops]

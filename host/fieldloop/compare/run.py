@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.compare.host import VARIANTS, HostRun
+from fieldloop.compare.difference import largest_difference, largest_value
+from fieldloop.compare.host import HostRun
 from fieldloop.compare.inputs import Sample
 from fieldloop.compare.oracle import Oracle
 from fieldloop.compare.probe import checksum, probing, sample_files
 from fieldloop.compare.report import CheckReport, LayerCheck, OracleCheck
 from fieldloop.image.format import Dtype
 from fieldloop.image.reader import Image, read_image
+from fieldloop.runtime.core import VARIANTS
 from fieldloop.targets import roster
 
 Array = npt.NDArray[np.generic]
@@ -36,10 +38,6 @@ class _Found:
     unequal: bool = False
 
 
-# What a NaN or an infinity on one side alone counts: JSON has neither.
-_FAR_APART = float(np.finfo(np.float32).max)
-
-
 def check_image(
     image: bytes,
     samples: Sequence[Sample],
@@ -51,7 +49,7 @@ def check_image(
     board: str | None = None,
     memory: str | None = None,
     sqnr_db: Mapping[str, float] | None = None,
-    variants: Sequence[str] = VARIANTS,
+    variants: Sequence[str] = tuple(VARIANTS),
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> CheckReport:
@@ -96,25 +94,14 @@ def _against_oracle(
         item = found[op]
         item.compared = True
         item.unequal = item.unequal or value.tobytes() != wanted.tobytes()
-        item.absolute = max(item.absolute, _apart(value, wanted))
-        finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
-        item.largest = max(item.largest, float(finite.max(initial=0.0)))
+        item.absolute = max(item.absolute, largest_difference(value, wanted))
+        item.largest = max(item.largest, largest_value(wanted))
 
     if oracle.forced:
         host.forced_layers(sample, known, compare)
     else:
         for op, value in enumerate(plain):
             compare(op, value)
-
-
-def _apart(value: Array, wanted: Array) -> float:
-    """The largest difference; NaN equals NaN and nothing else."""
-    a, b = value.astype(np.float64), wanted.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(a - b))
-    apart[~np.isfinite(apart)] = _FAR_APART
-    return float(apart.max(initial=0.0))
 
 
 def _against_board(

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fieldloop.compare.host import VARIANTS, HostRun
+from fieldloop.compare.difference import largest_difference, largest_value
+from fieldloop.compare.host import HostRun
 from fieldloop.compare.inputs import (
     Sample,
     given_samples,
@@ -29,14 +30,13 @@ from fieldloop.compare.probe import checksum, probing, romfs_room, sample_files
 from fieldloop.errors import FieldloopError
 from fieldloop.image.reader import Image, read_image
 from fieldloop.image.romfs import write_romfs
+from fieldloop.runtime.core import VARIANTS
 from fieldloop.runtime.core import build as build_core
 from fieldloop.sources import Source, compile_source, read_source
 from fieldloop.targets import roster
 from fieldloop.targets.build import build_firmware
 
 Say = Callable[[str], None]
-
-FLOAT = "float"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +48,13 @@ class Case:
     parsed: Image
     stored: tuple[Sample, ...]
     random: int
-    exact: bool
-    wanted: tuple[tuple[int, ...], ...]  # hashes of the outputs, one row a sample
+    wanted: tuple[tuple[int, ...], ...] = ()  # hashes of the outputs, one row a sample
     reals: tuple[tuple[np.ndarray[Any, Any], ...], ...] = ()  # of a float model: the values
-    macs: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Bytes are the measure."""
+        return not self.reals
 
     @property
     def key(self) -> str:
@@ -103,14 +106,7 @@ class Memory:
         return None if kept is None else Result(**kept)
 
     def put(self, key: str, result: Result) -> None:
-        self.results[key] = {
-            "model": result.model,
-            "runner": result.runner,
-            "samples": result.samples,
-            "different": result.different,
-            "max_rel_diff": result.max_rel_diff,
-            "note": result.note,
-        }
+        self.results[key] = asdict(result)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(f".{os.getpid()}")
         beside.write_text(json.dumps(self.results, indent=1))
@@ -131,7 +127,7 @@ def make_case(
     if oracle is None:
         raise FieldloopError(f"{path.name}: nothing to compare with: {note}")
     kept = tuple(_raw_sample(source, parsed, raw) for raw in stored)
-    case = Case(path.stem, compiled.image, parsed, kept, random, oracle.exact, (), (), parsed.macs)
+    case = Case(path.stem, compiled.image, parsed, kept, random)
     wanted, reals = [], []
     for sample in case.samples():
         known = oracle.run(sample)
@@ -139,17 +135,7 @@ def make_case(
         wanted.append(tuple(checksum(np.ascontiguousarray(value)) for value in made))
         reals.append(made)
     is_float = any(value.dtype == np.float32 for value in reals[0])
-    return Case(
-        case.name,
-        case.image,
-        parsed,
-        kept,
-        random,
-        not is_float,
-        tuple(wanted),
-        tuple(reals) if is_float else (),
-        parsed.macs,
-    )
+    return replace(case, wanted=tuple(wanted), reals=tuple(reals) if is_float else ())
 
 
 def _raw_sample(source: Source, parsed: Image, raw: bytes) -> Sample:
@@ -169,7 +155,7 @@ def _raw_sample(source: Source, parsed: Image, raw: bytes) -> Sample:
     )
 
 
-def on_host(case: Case, memory: Memory, variants: Sequence[str] = VARIANTS) -> list[Result]:
+def on_host(case: Case, memory: Memory, variants: Sequence[str] = tuple(VARIANTS)) -> list[Result]:
     """The case on this machine, with each set of kernels."""
     results = []
     host: HostRun | None = None
@@ -193,8 +179,8 @@ def _host_result(case: Case, host: HostRun, variant: str) -> Result:
             different += hashes != case.wanted[k]
             continue
         for value, real in zip(made, case.reals[k], strict=True):
-            size = float(np.abs(real).max(initial=0.0)) or 1.0
-            apart = max(apart, float(np.abs(value - real).max(initial=0.0)) / size)
+            size = largest_value(real) or 1.0
+            apart = max(apart, largest_difference(value, real) / size)
     count = case.random + len(case.stored)
     return Result(case.name, f"host-{variant}", count, different, None if case.exact else apart)
 

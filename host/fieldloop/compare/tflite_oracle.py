@@ -33,10 +33,9 @@ class _Micro:
 
     name = "tflite-micro"
 
-    def __init__(self, model: bytes, *, keep_all: bool) -> None:
+    def __init__(self, model: bytes) -> None:
         runtime = _package("tflite_micro", "tflite-micro").runtime
-        config = runtime.InterpreterConfig
-        mode = config.kPreserveAllTensors if keep_all else config.kAllocationRecording
+        keep = runtime.InterpreterConfig.kPreserveAllTensors
         self._file = read_file(model)
         self._interpreter: Any = None
         message = ""
@@ -44,7 +43,7 @@ class _Micro:
             with _quiet_stderr() as said:
                 try:
                     self._interpreter = runtime.Interpreter.from_bytes(
-                        model, arena_size=arena, intrepreter_config=mode
+                        model, arena_size=arena, intrepreter_config=keep
                     )
                     return
                 except (RuntimeError, ValueError) as error:
@@ -66,9 +65,6 @@ class _Micro:
                     f"tflite-micro does not run the model: {said() or _one_line(error)}"
                 ) from error
 
-    def outputs(self) -> list[Array]:
-        return [np.array(self._interpreter.get_output(i)) for i in range(len(self._file.outputs))]
-
     def tensor(self, index: int) -> Array:
         return np.array(self._interpreter.GetTensor(index, 0)["tensor_data"])
 
@@ -78,7 +74,7 @@ class _LiteRt:
 
     name = "ai-edge-litert"
 
-    def __init__(self, model: bytes, *, keep_all: bool) -> None:
+    def __init__(self, model: bytes) -> None:
         package = _package("ai_edge_litert.interpreter", "ai-edge-litert")
         self._file = read_file(model)
         try:
@@ -86,7 +82,7 @@ class _LiteRt:
                 self._interpreter: Any = package.Interpreter(
                     model_content=model,
                     experimental_op_resolver_type=package.OpResolverType.BUILTIN_REF,
-                    experimental_preserve_all_tensors=keep_all,
+                    experimental_preserve_all_tensors=True,
                     num_threads=1,
                 )
                 self._interpreter.allocate_tensors()
@@ -107,40 +103,8 @@ class _LiteRt:
                 f"ai-edge-litert does not run the model: {_one_line(error)}"
             ) from error
 
-    def outputs(self) -> list[Array]:
-        return [np.array(self._interpreter.get_tensor(i)) for i in self._file.outputs]
-
     def tensor(self, index: int) -> Array:
         return np.array(self._interpreter.get_tensor(index))
-
-
-def run_tflm(model: bytes, inputs: Sequence[Array]) -> list[Array]:
-    """The outputs of TensorFlow Lite Micro; one array for each input of the model."""
-    oracle = _Micro(model, keep_all=False)
-    oracle.run(inputs)
-    return oracle.outputs()
-
-
-def layers_tflm(model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
-    """What each node makes in TensorFlow Lite Micro, by tensor index; inputs included."""
-    return _layers(_Micro(model, keep_all=True), model, inputs)
-
-
-def run_litert(model: bytes, inputs: Sequence[Array]) -> list[Array]:
-    """The outputs of LiteRT's reference kernels."""
-    oracle = _LiteRt(model, keep_all=False)
-    oracle.run(inputs)
-    return oracle.outputs()
-
-
-def layers_litert(model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
-    """What each node makes in LiteRT's reference kernels, by tensor index."""
-    return _layers(_LiteRt(model, keep_all=True), model, inputs)
-
-
-def _layers(oracle: _Micro | _LiteRt, model: bytes, inputs: Sequence[Array]) -> dict[int, Array]:
-    oracle.run(inputs)
-    return {index: oracle.tensor(index) for index in _made(read_file(model))}
 
 
 def _made(file: ModelFile) -> list[int]:
@@ -165,9 +129,9 @@ class TfliteOracle:
         self._wanted = [file.tensors[i] for i in _made(file) if file.tensors[i].label in sources]
         self._oracle: _Micro | _LiteRt
         if _computes_with_uint8(file):
-            self._oracle = _LiteRt(content, keep_all=True)
+            self._oracle = _LiteRt(content)
         else:
-            self._oracle = _Micro(content, keep_all=True)
+            self._oracle = _Micro(content)
         self.name = self._oracle.name
 
     def run(self, given: Mapping[str, Array]) -> dict[str, Array]:

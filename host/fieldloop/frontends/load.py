@@ -12,7 +12,11 @@ from fieldloop.frontends.imported import Imported
 def load_model(path: Path | str, outputs: Sequence[str] = ()) -> Imported:
     """Reads a .tflite or .onnx file. `outputs`: names of tensors to end at instead of its own."""
     path = Path(path)
-    data = _bytes(path)
+    return parse_model(path, model_bytes(path), outputs)
+
+
+def parse_model(path: Path, data: bytes, outputs: Sequence[str] = ()) -> Imported:
+    """`load_model` of the bytes of a file; `path` is only its name."""
     if _is_tflite(path, data):
         from fieldloop.frontends.tflite import read_tflite
 
@@ -30,7 +34,7 @@ def unknown_operators(path: Path | str) -> dict[str, int]:
     A known operator may still be refused for its attributes or shapes: load_model says so.
     """
     path = Path(path)
-    data = _bytes(path)
+    data = model_bytes(path)
     if _is_tflite(path, data):
         from fieldloop.frontends.tflite.reader import unknown_operators as of_tflite
 
@@ -40,7 +44,8 @@ def unknown_operators(path: Path | str) -> dict[str, int]:
     return of_onnx(data)
 
 
-def _bytes(path: Path) -> bytes:
+def model_bytes(path: Path) -> bytes:
+    """The bytes of a file, or one clear error."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -26,7 +26,8 @@ import cffi
 from fieldloop import paths
 from fieldloop.errors import FieldloopError, UsageError
 
-VARIANTS = {"plain": 0, "dsp": 1, "mve": 2}  # as fl_variant_t has them
+# As fl_variant_t has them; plain C first, with which the others are compared.
+VARIANTS = {"plain": 0, "dsp": 1, "mve": 2}
 
 SOURCE_FOLDERS = ("base", "core", "kernels", "learn", "link", "store")
 
