@@ -299,7 +299,7 @@ static void scale(tally_t *t) {
     fl_fully_connected_plain(&s.q, 1, out_c, 1, &x, w.bytes, s.b, NULL, a.bytes);
     fl_fully_connected(&s.q, 1, out_c, 1, &x, w.bytes, s.b, NULL, b.bytes);
     compare(t, &a, &b, NULL);
-    const fl_map_dims_t d = {1, 1, 1, 1, 1, out_c};
+    const fl_map_dims_t d = {.in_h = 1, .in_w = 1, .in_c = 1, .out_h = 1, .out_w = 1, .out_c = out_c};
     const fl_conv_params_t p = {.kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1,
                                 .dilation_w = 1, .depth_multiplier = 1};
     buffer_t scratch = buffer(fl_conv2d_scratch(fl_kernels_variant(), &p, &d), 0, 1);
@@ -417,7 +417,7 @@ static void edge(tally_t *t) {
     }
     compare(t, &a, &b, &scratch);
     const fl_conv_params_t one = WINDOW(1, 1, 1, 1, 1, 0, 0);
-    const fl_map_dims_t vast = {1, 1, 1 << 29, 1, 1, 2};
+    const fl_map_dims_t vast = {.in_h = 1, .in_w = 1, .in_c = 1 << 29, .out_h = 1, .out_w = 1, .out_c = 2};
     if (fl_conv2d_scratch(variant, &one, &vast) > 1u << 24) {
         printf("the scratch of a vast column differs from none\n");
         exit(1);

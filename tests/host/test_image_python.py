@@ -257,7 +257,7 @@ def test_damage_is_one_clear_line(compiled: Compiled) -> None:
         with pytest.raises(ImageError, match=match) as caught:
             read_image(data)
         assert "\n" not in str(caught.value)
-    with pytest.raises(VersionError, match=r"expected 1\.x, got 2\.1"):
+    with pytest.raises(VersionError, match=r"expected 1\.x, got 2\.2"):
         read_image(good[:4] + struct.pack("<H", 2) + good[6:])
 
 

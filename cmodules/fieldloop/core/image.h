@@ -74,7 +74,14 @@ static inline uint32_t fl_op_places(const fl_op_t *op) {
 }
 
 static inline fl_map_dims_t fl_map_dims(const fl_tensor_t *x, const fl_tensor_t *y) {
-    return (fl_map_dims_t){x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], y->shape[3]};
+    return (fl_map_dims_t){
+        .in_h = x->shape[1],
+        .in_w = x->shape[2],
+        .in_c = x->shape[3],
+        .out_h = y->shape[1],
+        .out_w = y->shape[2],
+        .out_c = y->shape[3],
+    };
 }
 
 // Each returns FL_OK or the error of fl_image_check, and relies on those before it.

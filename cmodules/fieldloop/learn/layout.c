@@ -87,10 +87,7 @@ static uint32_t elements(const fl_tensor_t *t) {
 }
 
 fl_map_dims_t fl_learner_dims(const fl_model_t *m, const fl_op_t *op) {
-    const fl_tensor_t *in = &m->tensors[op->in[0]];
-    const fl_tensor_t *out = &m->tensors[op->out[0]];
-    return (fl_map_dims_t){in->shape[1],  in->shape[2],  in->shape[3],
-                           out->shape[1], out->shape[2], out->shape[3]};
+    return fl_map_dims(&m->tensors[op->in[0]], &m->tensors[op->out[0]]);
 }
 
 // The backward kernels see one int8 sample, one group, and weights without a zero point.

@@ -11,7 +11,7 @@ import numpy as np
 
 MAGIC = 0x314D4C46  # "FLM1"
 VERSION_MAJOR = 1
-VERSION_MINOR = 1
+VERSION_MINOR = 2
 ALIGN = 16
 UID_BYTES = 16
 CRC_FROM = 16
@@ -209,7 +209,14 @@ OP = np.dtype(
         ("p", "u1", (PARAM_BYTES,)),
     ]
 )
-PLAN = np.dtype([("kind", "<u4"), ("arena_bytes", "<u4"), ("reserved", "<u4", (2,))])
+PLAN = np.dtype(
+    [
+        ("kind", "<u4"),
+        ("arena_bytes", "<u4"),
+        ("learner_scratch", "<u4"),
+        ("learner_scratch_bytes", "<u4"),
+    ]
+)
 TRAINABLE = np.dtype(
     [("op", "<u2"), ("flags", "<u2"), ("lr_scale", "<f4"), ("reserved", "<u4", (2,))]
 )

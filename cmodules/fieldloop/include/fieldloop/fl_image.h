@@ -18,7 +18,7 @@
 enum {
     FL_IMAGE_MAGIC = 0x314d4c46,  // "FLM1"
     FL_IMAGE_VERSION_MAJOR = 1,   // a reader refuses another major version
-    FL_IMAGE_VERSION_MINOR = 1,   // and accepts any minor one
+    FL_IMAGE_VERSION_MINOR = 2,   // and accepts any minor one
     FL_IMAGE_ALIGN = 16,          // of the image's start and of every section
     FL_IMAGE_UID_BYTES = 16,
     FL_IMAGE_CRC_FROM = 16,       // header.crc32 covers bytes [16, total_bytes)
@@ -36,6 +36,8 @@ enum {
     FL_SECTION_LEARN = 0x4e52454c,      // "LERN": fl_trainable_t[], in execution order
     FL_SECTION_REHEARSAL = 0x53484552,  // "REHS": fl_rehearsal_set_t, labels, samples
     FL_SECTION_META = 0x4154454d,       // "META": UTF-8 JSON for people and tools, never read by the core
+    // since 1.2
+    FL_SECTION_TILES = 0x454c4954,      // "TILE": fl_tiles_t, then fl_plan_step_t[count]; at most one per plan kind
 };
 
 enum {
@@ -70,7 +72,6 @@ typedef enum {
     FL_OP_QUANTIZE = 20,    // in: x f32; out int8
     FL_OP_DEQUANTIZE = 21,  // in: x int8; out f32
     FL_OP_UNARY = 22,       // in: x f32;  p: unary; out f32
-    FL_OP_REQUANTIZE = 23,  // reserved: int8 to int8 is a FL_OP_TABLE
 } fl_opcode_t;
 
 // Every operator from CONV2D to SOFTMAX, and MEAN, also runs in f32: all its tensors are f32, it has no factors, and
@@ -230,10 +231,77 @@ typedef struct {
 
 typedef struct {
     uint32_t kind;         // fl_plan_kind_t
-    uint32_t arena_bytes;  // highest end of any activation
-    uint32_t reserved[2];
-    // u32 arena_offset[tensor_count] follows; 0xffffffff for constants
+    uint32_t arena_bytes;  // highest end of any activation, tile, accumulator, or of the learner's scratch
+    // since 1.2, FL_PLAN_LEARN only: a part of the arena that nothing lives in once the forward pass is over; 0 bytes: none
+    uint32_t learner_scratch, learner_scratch_bytes;
+    // u32 arena_offset[tensor_count] follows; 0xffffffff for constants, and for activations that tiles never hold whole
 } fl_plan_t;  // 16 bytes
+
+// ---- tiles (since 1.2)
+//
+// A plan without a TILE section of its kind runs the operators one after the other, each whole. With one, the arena is
+// filled by its steps instead, in their order; the operators stay what they are, a step says which part of which operator
+// is computed, from where to where. What one step wrote is what a later one reads only because the host's planner
+// arranged it so (and its verifier proved it): fl_image_check proves that no step leaves the arena, the image or its tensors.
+//
+// Maps. A step sees every activation as rows of pixels of channels, row-major:
+//   [1, h, w, c] as (h, w, c);  [a, b, c] as (b, 1, c) where a is 1, else as (a, b, c);  [a, b] as (a, 1, b);  [a] as (1, 1, a).
+// With FL_STEP_TURNED, [1, 1, w, c] as (w, 1, c), and the operator's window with height and width exchanged.
+// A piece of a map in the arena: pixels in the order of the map, full rows, `step` elements from one pixel to the next.
+
+enum { FL_NO_PLACE = 0xffffffff };
+
+typedef struct {
+    uint32_t kind;   // fl_plan_kind_t
+    uint32_t count;  // steps
+    uint32_t reserved[2];
+    // fl_plan_step_t[count] follows
+} fl_tiles_t;  // 16 bytes
+
+typedef enum {
+    FL_STEP_OP = 0,    // the whole operator `op`, between the places that the plan has for its tensors
+    FL_STEP_TILE = 1,  // a box of its output
+    FL_STEP_COPY = 2,  // z bytes from x to y, which may overlap; `op`: the operator that will read them
+    FL_STEP_LOOP = 3,  // the `op` steps that follow, `rows` times; not nested
+} fl_plan_step_kind_t;
+
+enum {
+    FL_STEP_PARTIAL = 1,  // sums into accumulators at y: int32, or f32 of an f32 operator
+    FL_STEP_FIRST = 2,    // which start from 0
+    FL_STEP_LAST = 4,     // and then get their bias and become finished elements at z
+    FL_STEP_TURNED = 8,
+};
+
+// A tile computes rows [row, row + rows) by all columns by channels [channel, channel + channels) of the output's map from
+// rows [x_row, x_row + x_rows) and channels [x_channel, x_channel + x_channels) of the input's. Rows and columns of the
+// input outside of its map are padding; every row that the box needs and that lies on the map lies in the piece.
+//
+// Which operators, and what they read:
+//   conv2d (one group)     all channels of x; PARTIAL: some, the others in other steps
+//   depthwise_conv2d       x channels = channels / depth_multiplier, aligned to it
+//   fully_connected        rows of x: samples; all channels. PARTIAL: one sample, whose input is seen as the map
+//                          (map_h, map_w, w's columns / map_h / map_w): any rows and channels of it. Else map_h = map_w = 1
+//   max_pool, avg_pool     the channels of the box. PARTIAL (avg_pool only): output of one row and column, all taps on the map
+//   mean                   PARTIAL only, over all axes but the last of a map whose other axes are averaged
+//   add, sub, mul, minimum, maximum   x and z: the box of both inputs, which are activations of the output's shape
+//   table, quantize, dequantize, unary   x: the box
+//   embedding              rows [x_row, x_row + x_rows) of the index's map (n, 1, 1) are rows of the box; channels of the entries
+// Elements finished at z may lie on the accumulators they come from (z = y). A box of add to maximum, table, unary may be
+// written where x lies (y = x, one step); everything else that a step writes overlaps nothing it reads.
+typedef struct {
+    uint8_t kind;   // fl_plan_step_kind_t
+    uint8_t flags;  // FL_STEP_*
+    uint16_t op;
+    uint16_t row, rows, channel, channels;
+    uint16_t x_row, x_rows, x_channel, x_channels;
+    uint16_t x_step, y_step, z_step;  // elements
+    uint16_t map_h, map_w;
+    int16_t row_more;  // ..._more: added before each further iteration of the loop around
+    uint32_t x, y, z;  // arena offsets (bytes) of the first element: of the input, output or accumulators, and third
+    int16_t channel_more, x_row_more, x_channel_more;
+    uint16_t reserved;
+    int32_t x_more, y_more, z_more;
+} fl_plan_step_t;  // 64 bytes
 
 // A layer that may be trained. In the FL_PLAN_LEARN plan, what lies between the first of them and the logits
 // keeps its place until the end of the run, because the backward pass reads it.

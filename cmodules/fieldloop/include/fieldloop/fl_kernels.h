@@ -21,6 +21,9 @@ fl_variant_t fl_kernels_variant(void);
 typedef struct {
     int32_t in_h, in_w, in_c;
     int32_t out_h, out_w, out_c;
+    // Elements from one pixel to the next, where a kernel sees some channels of wider maps; 0: in_c, out_c.
+    int32_t x_step, y_step;
+    int32_t w_step;  // depthwise: elements of w from one tap to the next; 0: out_c
 } fl_map_dims_t;
 
 // From a 32-bit accumulator to int8: clamp(out_zero + acc * requant, act_min, act_max).
