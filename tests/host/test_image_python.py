@@ -22,7 +22,7 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import CONCAT_MAX, WEIGHTED, Clamp, OpKind, UnaryKind, Window
 from fieldloop.ir.tensor import DType
 from fieldloop.plan.planner import plan_graph
-from fieldloop.plan.types import PlanKind
+from fieldloop.plan.types import PlanKind, StepKind
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,8 @@ def compiled() -> Compiled:
         ("fl_unary_params_t", f.UNARY_PARAMS),
         ("fl_op_t", f.OP),
         ("fl_plan_t", f.PLAN),
+        ("fl_tiles_t", f.TILES),
+        ("fl_plan_step_t", f.PLAN_STEP),
         ("fl_trainable_t", f.TRAINABLE),
         ("fl_rehearsal_set_t", f.REHEARSAL_SET),
     ],
@@ -95,6 +97,9 @@ def test_constants_equal_the_c_header() -> None:
         **{f"FL_PLAN_{k.name}": k.value for k in f.ImagePlanKind},
         **{f"FL_OP_{o.name}": o.value for o in f.Opcode},
         **{f"FL_UNARY_{u.name}": u.value for u in f.UnaryCode},
+        **{f"FL_STEP_{k.name}": k.value for k in StepKind},
+        **{f"FL_STEP_{k.name}": k.value for k in f.StepFlag},
+        "FL_NO_PLACE": f.NO_OFFSET,
         "FL_OP_SINGLE_ROUNDING": f.OP_SINGLE_ROUNDING,
         "FL_CONCAT_MAX": f.CONCAT_MAX,
     }

@@ -32,6 +32,7 @@ class Section(enum.IntEnum):
     LEARN = 0x4E52454C
     REHEARSAL = 0x53484552
     META = 0x4154454D
+    TILES = 0x454C4954
 
 
 SECTION_REQUIRED = 1
@@ -64,6 +65,18 @@ class ImagePlanKind(enum.IntEnum):
 
     INFER = 0
     LEARN = 1
+
+
+class StepFlag(enum.IntFlag):
+    """Flags of a plan's step; its kinds are the plan's StepKind."""
+
+    PARTIAL = 1
+    FIRST = 2
+    LAST = 4
+    TURNED = 8
+
+
+STEPS_MAX = 0xFFFF
 
 
 class Opcode(enum.IntEnum):
@@ -215,6 +228,38 @@ PLAN = np.dtype(
         ("arena_bytes", "<u4"),
         ("learner_scratch", "<u4"),
         ("learner_scratch_bytes", "<u4"),
+    ]
+)
+TILES = np.dtype([("kind", "<u4"), ("count", "<u4"), ("reserved", "<u4", (2,))])
+PLAN_STEP = np.dtype(
+    [
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("op", "<u2"),
+        ("row", "<u2"),
+        ("rows", "<u2"),
+        ("channel", "<u2"),
+        ("channels", "<u2"),
+        ("x_row", "<u2"),
+        ("x_rows", "<u2"),
+        ("x_channel", "<u2"),
+        ("x_channels", "<u2"),
+        ("x_step", "<u2"),
+        ("y_step", "<u2"),
+        ("z_step", "<u2"),
+        ("map_h", "<u2"),
+        ("map_w", "<u2"),
+        ("row_more", "<i2"),
+        ("x", "<u4"),
+        ("y", "<u4"),
+        ("z", "<u4"),
+        ("channel_more", "<i2"),
+        ("x_row_more", "<i2"),
+        ("x_channel_more", "<i2"),
+        ("reserved", "<u2"),
+        ("x_more", "<i4"),
+        ("y_more", "<i4"),
+        ("z_more", "<i4"),
     ]
 )
 TRAINABLE = np.dtype(

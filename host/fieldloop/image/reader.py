@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from fieldloop.errors import FieldloopError, VersionError
 from fieldloop.image import format as f
+from fieldloop.image.tiles import fault_of, steps_of
+from fieldloop.plan.types import Step, StepKind
 
 
 class ImageError(FieldloopError):
@@ -74,11 +76,21 @@ class ImageOp:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """An arena layout; `offsets` by tensor index, None for constants."""
+    """An arena layout; `offsets` by tensor index, None for constants and for activations that a
+    tiled plan never holds whole. `steps`: a tiled plan's, loops as they are; else none.
+    `learner_scratch`: offset and bytes of the arena that the learner may use after the forward
+    pass.
+    """
 
     kind: f.ImagePlanKind
     arena_bytes: int
     offsets: tuple[int | None, ...]
+    steps: tuple[Step, ...] = ()
+    learner_scratch: tuple[int, int] = (0, 0)
+
+    @property
+    def is_tiled(self) -> bool:
+        return bool(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,9 @@ _TWO_INPUTS = frozenset(
 )
 
 
+_ONE_PER_PLAN = frozenset({f.Section.PLAN, f.Section.TILES})
+
+
 def _require(ok: bool, what: str) -> None:
     if not ok:
         raise ImageError(f"not a sound model image: {what}; compile or fetch it again")
@@ -225,15 +240,20 @@ class _Reader:
         for needed in f.REQUIRED_SECTIONS:
             _require(needed in found, f"section {needed.name} is missing")
         for kind, places in found.items():
-            repeats = kind == f.Section.PLAN or kind not in set(f.Section)
+            repeats = kind in _ONE_PER_PLAN or kind not in set(f.Section)
             _require(repeats or len(places) == 1, f"section {kind:#x} occurs {len(places)} times")
 
         tensors = self.tensors(found[f.Section.TENSORS][0], int(header["tensor_count"]))
         ops = self.ops(found[f.Section.OPERATORS][0], int(header["op_count"]), tensors)
         inputs, outputs = self.io(found[f.Section.IO][0], len(tensors))
-        plans = tuple(self.plan(place, tensors) for place in found[f.Section.PLAN])
+        tiles = self.all_tiles(found.get(f.Section.TILES, []))
+        places = found[f.Section.PLAN]
+        plans = tuple(self.plan(place, tensors, tiles) for place in places)
         kinds = [plan.kind for plan in plans]
         _require(len(set(kinds)) == len(kinds), "two plans are of one kind")
+        _require(set(tiles) <= set(kinds), "tiles of a kind that no plan has")
+        for plan in plans:
+            self.check_tiles(plan, tensors, ops, {*inputs, *outputs})
         sample_bytes = tensors[inputs[0]].bytes
         return Image(
             uid=header["uid"].tobytes(),
@@ -401,14 +421,70 @@ class _Reader:
         _require(max(names) < tensor_count, "an input or output names no tensor")
         return tuple(names[:ins]), tuple(names[ins:])
 
-    def plan(self, place: tuple[int, int], tensors: tuple[ImageTensor, ...]) -> ImagePlan:
+    def all_tiles(self, places: list[tuple[int, int]]) -> dict[f.ImagePlanKind, tuple[Step, ...]]:
+        """Steps by the kind of their plan."""
+        found: dict[f.ImagePlanKind, tuple[Step, ...]] = {}
+        for offset, size in places:
+            _require(size >= f.TILES.itemsize, f"section TILE has {size} bytes")
+            head = self.records(f.TILES, offset, 1)[0]
+            count = int(head["count"])
+            _require(
+                1 <= count <= f.STEPS_MAX
+                and size == f.TILES.itemsize + count * f.PLAN_STEP.itemsize,
+                f"{count} steps in a section TILE of {size} bytes",
+            )
+            _require(int(head["kind"]) in set(f.ImagePlanKind), f"tiles of kind {head['kind']}")
+            kind = f.ImagePlanKind(int(head["kind"]))
+            _require(kind not in found, "two sections TILE are of one kind")
+            rows = self.records(f.PLAN_STEP, offset + f.TILES.itemsize, count)
+            _require(int(rows["kind"].max()) <= max(StepKind), "a step of an unknown kind")
+            flags = int(np.bitwise_or.reduce(rows["flags"]))
+            _require(flags < 2 * max(f.StepFlag), f"a step has the unknown flags {flags:#x}")
+            found[kind] = steps_of(rows)
+        return found
+
+    def check_tiles(
+        self,
+        plan: ImagePlan,
+        tensors: tuple[ImageTensor, ...],
+        ops: tuple[ImageOp, ...],
+        ends: set[int],
+    ) -> None:
+        """The steps, and that what runs whole and what the caller sees has a place."""
+        fault = fault_of(plan.steps, len(ops), plan.arena_bytes)
+        _require(fault is None, f"tiles: {fault}")
+        whole = set(ends)
+        for step in plan.steps:
+            if step.kind is StepKind.OP:
+                whole |= {*ops[step.op].inputs, *ops[step.op].outputs}
+        for i in sorted(whole):
+            _require(
+                tensors[i].kind is f.TensorKind.CONSTANT or plan.offsets[i] is not None,
+                f"tensor {i} has no place in the arena",
+            )
+
+    def plan(
+        self,
+        place: tuple[int, int],
+        tensors: tuple[ImageTensor, ...],
+        tiles: dict[f.ImagePlanKind, tuple[Step, ...]],
+    ) -> ImagePlan:
         offset, size = place
         _require(
             size == f.PLAN.itemsize + 4 * len(tensors), f"a plan has {size} bytes for its tensors"
         )
         head = self.records(f.PLAN, offset, 1)[0]
         _require(int(head["kind"]) in set(f.ImagePlanKind), f"a plan has kind {head['kind']}")
-        arena = int(head["arena_bytes"])
+        kind, arena = f.ImagePlanKind(int(head["kind"])), int(head["arena_bytes"])
+        scratch = int(head["learner_scratch"]), int(head["learner_scratch_bytes"])
+        _require(
+            kind is f.ImagePlanKind.LEARN or scratch == (0, 0),
+            "a plan for inference has scratch for the learner",
+        )
+        _require(
+            scratch[0] % f.ALIGN == 0 and sum(scratch) <= arena,
+            f"the learner's scratch, {scratch[1]} bytes at {scratch[0]}, leaves the arena",
+        )
         places: list[int | None] = []
         values = self.records(np.dtype("<u4"), offset + f.PLAN.itemsize, len(tensors))
         for tensor, value in zip(tensors, values, strict=True):
@@ -416,12 +492,15 @@ class _Reader:
                 _require(value == f.NO_OFFSET, f"constant {tensor.index} has a place in the arena")
                 places.append(None)
                 continue
+            if value == f.NO_OFFSET and kind in tiles:
+                places.append(None)
+                continue
             _require(
                 int(value) + tensor.bytes <= arena,
                 f"tensor {tensor.index} ends at {int(value) + tensor.bytes}, the arena at {arena}",
             )
             places.append(int(value))
-        return ImagePlan(f.ImagePlanKind(int(head["kind"])), arena, tuple(places))
+        return ImagePlan(kind, arena, tuple(places), tiles.get(kind, ()), scratch)
 
     def labels(self, places: list[tuple[int, int]] | None) -> tuple[str, ...]:
         if places is None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from fieldloop.errors import UsageError
 from fieldloop.image import format as f
 from fieldloop.image.params import op_params, record
+from fieldloop.image.tiles import tiles_bytes
 from fieldloop.ir.arithmetic import check_fixed
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import WEIGHTED, Op, OpKind, Requant, SoftmaxFixed
@@ -66,6 +67,7 @@ def write_image(
     required = [
         (f.Section.IO, body.io()),
         *((f.Section.PLAN, body.plan(plan)) for plan in plans),
+        *((f.Section.TILES, body.tiles(plan)) for plan in plans if plan.steps),
     ]
     optional: list[tuple[f.Section, bytes]] = []
     if labels:
@@ -176,11 +178,28 @@ class _Body:
         return np.array([*counts, *(self.index[n] for n in names)], "<u2").tobytes()
 
     def plan(self, plan: Plan) -> bytes:
-        head = record(f.PLAN, kind=_PLAN_KINDS[plan.kind], arena_bytes=plan.arena_bytes)
+        scratch, scratch_bytes = plan.learner_scratch
+        head = record(
+            f.PLAN,
+            kind=_PLAN_KINDS[plan.kind],
+            arena_bytes=plan.arena_bytes,
+            learner_scratch=scratch,
+            learner_scratch_bytes=scratch_bytes,
+        )
         offsets = np.full(len(self.tensors), f.NO_OFFSET, "<u4")
         for tensor in self.graph.activations:
-            offsets[self.index[tensor.name]] = plan.offsets[tensor.name]
+            if tensor.name in plan.offsets:
+                offsets[self.index[tensor.name]] = plan.offsets[tensor.name]
+            elif not plan.steps:
+                raise UsageError(
+                    f"image: the {plan.kind.value} plan has no place for {tensor.name}, and no "
+                    "tiles that do without it"
+                )
         return head.tobytes() + offsets.tobytes()
+
+    def tiles(self, plan: Plan) -> bytes:
+        names = [op.name for op in self.graph.ops]
+        return tiles_bytes(_PLAN_KINDS[plan.kind], plan.steps, names)
 
     def learn(self, trainables: Sequence[Trainable]) -> bytes:
         numbers = {op.name: i for i, op in enumerate(self.graph.ops)}
