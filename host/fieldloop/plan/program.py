@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fieldloop.errors import FieldloopError
 from fieldloop.ir.graph import Graph
@@ -189,8 +190,41 @@ def activations(graph: Graph, op: Op) -> tuple[str, ...]:
     return tuple(name for name in op.inputs if not graph.tensors[name].is_constant)
 
 
+@lru_cache(maxsize=16)
+def _roots(graph: Graph) -> dict[str, str]:
+    found = {name: name for name in graph.inputs}
+    for op in graph.ops:
+        is_reshape = op.kind is OpKind.RESHAPE
+        found[op.output] = found[op.inputs[0]] if is_reshape else op.output
+    return found
+
+
 def root_of(graph: Graph, name: str) -> str:
-    """The tensor whose bytes a tensor is, through reshapes."""
-    while (op := graph.producer(name)) is not None and op.kind is OpKind.RESHAPE:
-        name = op.inputs[0]
-    return name
+    """The tensor whose bytes an activation is, through reshapes."""
+    return _roots(graph)[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When the bytes of a root are there in the graph's order: made by operator `first` (-1: given
+    by the caller), read last by operator `last` (the number of operators: by the caller).
+    """
+
+    first: int
+    last: int
+    bytes: int
+
+
+@lru_cache(maxsize=16)
+def lives(graph: Graph, keep: frozenset[str] = frozenset()) -> dict[str, Life]:
+    """The lives of all roots. `keep`: tensors that must be there at the end, beside the outputs."""
+    roots = _roots(graph)
+    first = dict.fromkeys((roots[name] for name in graph.inputs), -1)
+    last = dict.fromkeys(first, -1)
+    for index, op in enumerate(graph.ops):
+        first.setdefault(roots[op.output], index)
+        for name in (op.output, *activations(graph, op)):
+            last[roots[name]] = index
+    for name in (*graph.outputs, *keep):
+        last[roots[name]] = len(graph.ops)
+    return {n: Life(first[n], last[n], graph.tensors[n].bytes) for n in first}
