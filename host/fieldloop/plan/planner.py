@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import MappingProxyType
 
 from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.layout import lay_out, peak
+from fieldloop.plan.learning import S_MAX, ZETA, backward_buffer, scratch_bytes
 from fieldloop.plan.lifetimes import buffers
 from fieldloop.plan.types import Plan, PlanKind
 
@@ -26,11 +28,42 @@ def backward_reads(graph: Graph, first_trainable: str, head: str) -> frozenset[s
     )
 
 
-def plan_graph(graph: Graph, kind: PlanKind, *, keep: frozenset[str] = frozenset()) -> Plan:
-    """Lays out the arena; `keep` (learning): tensors that stay in place until the end."""
+def plan_graph(
+    graph: Graph,
+    kind: PlanKind,
+    *,
+    keep: frozenset[str] = frozenset(),
+    learner_scratch: int = 0,
+) -> Plan:
+    """Lays out the arena; `keep` (learning): tensors that stay in place until the end.
+
+    `learner_scratch`: bytes beside them that are free once the forward pass is over.
+    """
     items = buffers(graph, keep=keep)
+    if learner_scratch:
+        items = (*items, backward_buffer(graph, learner_scratch))
     offsets = lay_out(items)
     by_name = {
         name: offset for item, offset in zip(items, offsets, strict=True) for name in item.tensors
     }
-    return Plan(kind, peak(items, offsets), MappingProxyType(by_name))
+    scratch = (offsets[-1], items[-1].bytes) if learner_scratch else (0, 0)
+    return Plan(kind, peak(items, offsets), MappingProxyType(by_name), learner_scratch=scratch)
+
+
+def plan_learning(graph: Graph, layers: Collection[str], head: str) -> Plan:
+    """The plan to learn with: the forward pass, what it saves, and the backward pass's scratch.
+
+    `layers`: operators that are trained; `head`: the one that makes the logits. There is room for
+    any configuration where that costs nothing, else for the learner's own defaults; and none where
+    the arena would grow by more than a learner takes that brings its own.
+    """
+    names = [op.name for op in graph.ops]
+    keep = backward_reads(graph, min(layers, key=names.index), head)
+    usual = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
+    alone, usually, always = (
+        plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=scratch)
+        for scratch in (0, usual, scratch_bytes(graph, layers))
+    )
+    if always.arena_bytes <= usually.arena_bytes:
+        usually = always
+    return usually if usually.arena_bytes <= alone.arena_bytes + usual else alone

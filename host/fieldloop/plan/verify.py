@@ -43,6 +43,10 @@ def verify(graph: Graph, plan: Plan, *, keep: frozenset[str] = frozenset()) -> N
         highest = max(highest, start + length * width)
     if set(plan.offsets) - set(places):
         raise refuse(f"unknown tensors {sorted(set(plan.offsets) - set(places))}")
+    scratch, scratch_bytes = plan.learner_scratch
+    if scratch < 0 or scratch % 16 or scratch_bytes < 0:
+        raise refuse(f"{scratch_bytes} bytes for the learner at {scratch}, not aligned to 16")
+    highest = max(highest, scratch + scratch_bytes)
     if highest != plan.arena_bytes:
         raise refuse(f"highest end is {highest}, arena_bytes says {plan.arena_bytes}")
 
@@ -92,3 +96,6 @@ def verify(graph: Graph, plan: Plan, *, keep: frozenset[str] = frozenset()) -> N
         write(op.output)
     for name in sorted({*graph.outputs, *keep}):
         check(name, "the caller")
+        start, end = places[name]
+        if start < scratch + scratch_bytes and scratch < end:
+            raise refuse(f"{name} lies where the learner works")
