@@ -2,226 +2,29 @@
 //
 //   variant_kernels [cases [seed]]     host; on a bare board the macros CASES and SEED
 //
-// Sizes, windows, groups, scales, clamps and alignments of all sorts; inputs of any kind, extremes among them. Every
-// buffer has its exact size, so that an address sanitizer sees the first byte too many; scratch and output also have
-// a guard behind them for the boards, which have none. Prints one line a kernel; "differs" ends the run.
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+// Prints one line a kernel; "differs" ends the run.
+#include "variant_cases.h"
 
-#include "kernels/variants.h"
-
-#ifndef CASES
-#define CASES 400
-#endif
-#ifndef SEED
-#define SEED 1
-#endif
-
-static uint64_t state;
-
-static uint32_t any(void) {  // splitmix64
-    state += 0x9e3779b97f4a7c15u;
-    uint64_t z = state;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (uint32_t)(z >> 32);
+// Between pixels and taps other channels may lie, of wider maps. The reference sees them without.
+static int32_t step_of(int32_t channels) {
+    return one_in(2) ? 0 : channels + (one_in(3) ? 0 : in(1, 13));
 }
 
-// low..high, both included
-static int32_t in(int32_t low, int32_t high) {
-    return low + (int32_t)(any() % (uint32_t)(high - low + 1));
+static buffer_t packed(const buffer_t *b, int32_t pixels, int32_t channels, int32_t step) {
+    buffer_t tight = buffer((size_t)(pixels * channels), 0, 0);
+    move_pixels(pixels, channels, b->bytes, step ? step : channels, tight.bytes, channels);
+    return tight;
 }
 
-static int one_in(int32_t n) {
-    return in(1, n) == 1;
-}
-
-enum { GUARD = 16, MARK = 0x5a };
-
-// n bytes that begin `skew` bytes off a word and end where the allocation ends, but for the guard.
-typedef struct {
-    uint8_t *block;
-    int8_t *bytes;
-    size_t n;
-    int guarded;
-} buffer_t;
-
-static buffer_t buffer(size_t n, int32_t skew, int guarded) {
-    buffer_t b = {.n = n, .guarded = guarded};
-    b.block = malloc((size_t)skew + n + (guarded ? GUARD : 0));
-    if (!b.block) {
-        printf("out of memory\n");
-        exit(1);
-    }
-    b.bytes = (int8_t *)b.block + skew;
-    if (guarded) {
-        memset(b.bytes + n, MARK, GUARD);
-    }
+static buffer_t spread(const buffer_t *tight, const fl_map_dims_t *d) {
+    buffer_t b = output(d->out_h * d->out_w, d->out_c, d->y_step);
+    move_pixels(d->out_h * d->out_w, d->out_c, tight->bytes, d->out_c, b.bytes, d->y_step ? d->y_step : d->out_c);
     return b;
 }
 
-static int whole(const buffer_t *b) {
-    for (int i = 0; b->guarded && i < GUARD; i++) {
-        if ((uint8_t)b->bytes[b->n + (size_t)i] != MARK) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static buffer_t elements(size_t n) {
-    buffer_t b = buffer(n, in(0, 3), 0);
-    const int32_t kind = in(0, 5);
-    for (size_t i = 0; i < n; i++) {
-        b.bytes[i] = (int8_t)(kind == 0 ? (one_in(2) ? -128 : 127) : kind == 1 ? -128 : in(-128, 127));
-    }
-    return b;
-}
-
-static int32_t limit_or(int32_t value) {
-    return one_in(8) ? (one_in(2) ? INT32_MIN : INT32_MAX) : value;
-}
-
-static buffer_t words(int32_t n) {
-    buffer_t b = buffer((size_t)n * 4, 0, 0);
-    const int32_t kind = in(0, 3);
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t v = kind == 0 ? limit_or((int32_t)any()) : in(-40000, 40000);
-        memcpy(b.bytes + 4 * i, &v, 4);
-    }
-    return b;
-}
-
-static fl_requant_t factor(int32_t low, int32_t high) {
-    fl_requant_t r = {.multiplier = (int32_t)(0x40000000u + any() % 0x40000000u), .shift = in(low, high)};
-    if (one_in(12)) {
-        r.multiplier = one_in(3) ? 0 : one_in(2) ? 1 << 30 : INT32_MAX;
-    }
-    return r;
-}
-
-// Shifts that make outputs move, and now and then any that the format has.
-static buffer_t factors(int32_t n) {
-    buffer_t b = buffer((size_t)n * sizeof(fl_requant_t), 0, 0);
-    const int wild = one_in(3);
-    for (int32_t i = 0; i < n; i++) {
-        const fl_requant_t r = wild && one_in(3) ? factor(-31, 30) : factor(-13, -6);
-        memcpy(b.bytes + (size_t)i * sizeof r, &r, sizeof r);
-    }
-    return b;
-}
-
-static void clamp_of(int32_t *low, int32_t *high) {
-    *low = -128;
-    *high = 127;
-    if (one_in(3)) {
-        *low = in(-128, 127);
-        *high = in(*low, 127);
-    }
-}
-
-// The two outputs of a case, and what became of them all.
-typedef struct {
-    const char *name;
-    long cases, bytes, lively;
-} tally_t;
-
-static void compare(tally_t *t, const buffer_t *plain, const buffer_t *variant, const buffer_t *scratch) {
-    if (memcmp(plain->bytes, variant->bytes, plain->n) != 0 || !whole(variant) || (scratch && !whole(scratch))) {
-        printf("%s case %ld differs\n", t->name, t->cases);
-        exit(1);
-    }
-    t->cases++;
-    t->bytes += (long)plain->n;
-    for (size_t i = 1; i < plain->n; i++) {
-        if (plain->bytes[i] != plain->bytes[0]) {
-            t->lively++;
-            break;
-        }
-    }
-}
-
-// One axis of a window: its output positions, at least one.
-static int32_t positions(int32_t size, int32_t kernel, int32_t stride, int32_t dilation, int32_t before, int32_t after) {
-    const int32_t room = size + before + after - ((kernel - 1) * dilation + 1);
-    return room < 0 ? 0 : room / stride + 1;
-}
-
-// `far`: on a map of many rows or columns.
-static fl_conv_params_t window(fl_map_dims_t *d, int pool, int far) {
-    fl_conv_params_t p;
-    do {
-        memset(&p, 0, sizeof p);
-        d->in_h = far == 1 ? in(60, 90) : in(1, 9);
-        d->in_w = far == 2 ? in(60, 150) : in(1, 9);
-        p.kernel_h = (uint16_t)(one_in(3) ? 3 : in(1, 5));
-        p.kernel_w = (uint16_t)(one_in(3) ? p.kernel_h : in(1, 5));
-        p.stride_h = (uint16_t)in(1, 3);
-        p.stride_w = (uint16_t)in(1, 3);
-        p.dilation_h = (uint16_t)(pool || !one_in(4) ? 1 : in(1, 3));
-        p.dilation_w = (uint16_t)(pool || !one_in(4) ? 1 : in(1, 3));
-        p.pad_top = (int16_t)in(0, pool ? p.kernel_h - 1 : p.kernel_h + 1);
-        p.pad_left = (int16_t)in(0, pool ? p.kernel_w - 1 : p.kernel_w + 1);
-        if (one_in(4)) {  // a 1x1 that never leaves the map
-            p.kernel_h = p.kernel_w = 1;
-            p.pad_top = p.pad_left = 0;
-        }
-        const int32_t bottom = pool ? in(0, p.kernel_h - 1) : in(0, p.kernel_h + 1);
-        const int32_t right = pool ? in(0, p.kernel_w - 1) : in(0, p.kernel_w + 1);
-        d->out_h = positions(d->in_h, p.kernel_h, p.stride_h, p.dilation_h, p.pad_top, bottom);
-        d->out_w = positions(d->in_w, p.kernel_w, p.stride_w, p.dilation_w, p.pad_left, right);
-        if (pool && ((d->out_h - 1) * p.stride_h - p.pad_top >= d->in_h ||
-                     (d->out_w - 1) * p.stride_w - p.pad_left >= d->in_w)) {
-            d->out_h = 0;  // a pool's window must touch the map
-        }
-    } while (d->out_h < 1 || d->out_w < 1);
-    p.depth_multiplier = 1;
-    return p;
-}
-
-static int32_t channels(void) {
-    return one_in(3) ? 4 * in(1, 6) : in(1, 21);
-}
-
-typedef struct {
-    fl_quant_t q;
-    buffer_t requant, bias, folded;
-    const int32_t *b;
-} scaling_t;
-
-static scaling_t scaling(int32_t out_c) {
-    scaling_t s = {.requant = factors(out_c), .bias = words(out_c), .folded = buffer((size_t)out_c * 4, 0, 0)};
-    s.q.x_zero = one_in(6) ? (one_in(2) ? -128 : 127) : in(-128, 127);
-    s.q.out_zero = in(-128, 127);
-    clamp_of(&s.q.act_min, &s.q.act_max);
-    s.q.requant = (const fl_requant_t *)(const void *)s.requant.bytes;
-    s.q.requant_stride = !one_in(4);
-    s.q.w_zero = one_in(10) ? in(-128, 127) : 0;
-    s.q.flags = one_in(8) ? FL_OP_SINGLE_ROUNDING : 0;
-    s.b = one_in(5) ? NULL : (const int32_t *)(const void *)s.bias.bytes;
-    return s;
-}
-
-// Folded biases, which most images bring. Weight i of channel c: w[c * channel + i * tap].
-static void fold(scaling_t *s, const int8_t *w, int32_t out_c, int32_t k, int32_t channel, int32_t tap) {
-    if (one_in(4)) {
-        return;  // a layer in training has none
-    }
-    for (int32_t c = 0; c < out_c; c++) {
-        uint32_t v = s->b ? (uint32_t)s->b[c] : 0u;
-        for (int32_t i = 0; i < k; i++) {
-            v -= (uint32_t)(s->q.x_zero * w[c * channel + i * tap]);
-        }
-        memcpy(s->folded.bytes + 4 * c, &v, 4);
-    }
-    s->q.folded = (const int32_t *)(const void *)s->folded.bytes;
-}
-
-static void drop(scaling_t *s) {
-    free(s->requant.block);
-    free(s->bias.block);
-    free(s->folded.block);
+static fl_map_dims_t without_steps(fl_map_dims_t d) {
+    d.x_step = d.y_step = d.w_step = 0;
+    return d;
 }
 
 static void conv2d(tally_t *t) {
@@ -231,18 +34,21 @@ static void conv2d(tally_t *t) {
     const int32_t groups = p.groups > 1 ? p.groups : 1;
     d.in_c = (one_in(3) ? in(1, 3) : channels()) * groups;
     d.out_c = in(1, 13) * groups;
-    const int32_t k = p.kernel_h * p.kernel_w * (d.in_c / groups);
+    d.x_step = step_of(d.in_c);
+    d.y_step = step_of(d.out_c);
+    const fl_map_dims_t tight = without_steps(d);
+    const int32_t k = p.kernel_h * p.kernel_w * (d.in_c / groups), pixels = d.in_h * d.in_w;
     scaling_t s = scaling(d.out_c);
-    buffer_t x = elements((size_t)(d.in_h * d.in_w * d.in_c)), w = elements((size_t)(k * d.out_c));
+    buffer_t x = elements(spanned(pixels, d.in_c, d.x_step)), w = elements((size_t)(k * d.out_c));
     fold(&s, w.bytes, d.out_c, k, k, 1);
-    const size_t n = (size_t)(d.out_h * d.out_w * d.out_c);
-    buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
+    buffer_t own = packed(&x, pixels, d.in_c, d.x_step), plain = output(d.out_h * d.out_w, d.out_c, 0);
+    fl_conv2d_plain(&p, &s.q, &tight, own.bytes, w.bytes, s.b, NULL, plain.bytes);
+    buffer_t a = spread(&plain, &d), b = output(d.out_h * d.out_w, d.out_c, d.y_step);
     buffer_t scratch = buffer(fl_conv2d_scratch(fl_kernels_variant(), &p, &d), 0, 1);
-    fl_conv2d_plain(&p, &s.q, &d, x.bytes, w.bytes, s.b, NULL, a.bytes);
     fl_conv2d(&p, &s.q, &d, x.bytes, w.bytes, s.b, scratch.n ? scratch.bytes : NULL, b.bytes);
     compare(t, &a, &b, &scratch);
     drop(&s);
-    free(x.block), free(w.block), free(a.block), free(b.block), free(scratch.block);
+    free(x.block), free(w.block), free(own.block), free(plain.block), free(a.block), free(b.block), free(scratch.block);
 }
 
 static void depthwise(tally_t *t) {
@@ -251,18 +57,24 @@ static void depthwise(tally_t *t) {
     p.depth_multiplier = (uint16_t)(one_in(3) ? in(2, 9) : 1);
     d.in_c = one_in(6) ? 1 : channels();
     d.out_c = d.in_c * p.depth_multiplier;
+    d.x_step = step_of(d.in_c);
+    d.y_step = step_of(d.out_c);
+    d.w_step = step_of(d.out_c);
+    const fl_map_dims_t tight = without_steps(d);
+    const int32_t taps = p.kernel_h * p.kernel_w, pixels = d.in_h * d.in_w;
     scaling_t s = scaling(d.out_c);
-    buffer_t x = elements((size_t)(d.in_h * d.in_w * d.in_c));
-    buffer_t w = elements((size_t)(p.kernel_h * p.kernel_w * d.out_c));
-    fold(&s, w.bytes, d.out_c, p.kernel_h * p.kernel_w, 1, d.out_c);
-    const size_t n = (size_t)(d.out_h * d.out_w * d.out_c);
-    buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
+    buffer_t x = elements(spanned(pixels, d.in_c, d.x_step)), w = elements(spanned(taps, d.out_c, d.w_step));
+    buffer_t own = packed(&x, pixels, d.in_c, d.x_step), own_w = packed(&w, taps, d.out_c, d.w_step);
+    fold(&s, own_w.bytes, d.out_c, taps, 1, d.out_c);
+    buffer_t plain = output(d.out_h * d.out_w, d.out_c, 0);
+    fl_depthwise_conv2d_plain(&p, &s.q, &tight, own.bytes, own_w.bytes, s.b, NULL, plain.bytes);
+    buffer_t a = spread(&plain, &d), b = output(d.out_h * d.out_w, d.out_c, d.y_step);
     buffer_t scratch = buffer(fl_depthwise_conv2d_scratch(fl_kernels_variant(), &p, &d), 0, 1);
-    fl_depthwise_conv2d_plain(&p, &s.q, &d, x.bytes, w.bytes, s.b, NULL, a.bytes);
     fl_depthwise_conv2d(&p, &s.q, &d, x.bytes, w.bytes, s.b, scratch.n ? scratch.bytes : NULL, b.bytes);
     compare(t, &a, &b, &scratch);
     drop(&s);
-    free(x.block), free(w.block), free(a.block), free(b.block), free(scratch.block);
+    free(x.block), free(w.block), free(own.block), free(own_w.block), free(plain.block), free(a.block), free(b.block);
+    free(scratch.block);
 }
 
 static void fully_connected(tally_t *t) {
@@ -324,13 +136,16 @@ static void pool(tally_t *t, int maximum) {
     }
     int32_t low, high;
     clamp_of(&low, &high);
-    buffer_t x = elements((size_t)(d.in_h * d.in_w * d.in_c));
-    const size_t n = (size_t)(d.out_h * d.out_w * d.out_c);
-    buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
-    (maximum ? fl_max_pool_plain : fl_avg_pool_plain)(&p, low, high, &d, x.bytes, a.bytes);
+    d.x_step = step_of(d.in_c);
+    d.y_step = step_of(d.out_c);
+    const fl_map_dims_t tight = without_steps(d);
+    buffer_t x = elements(spanned(d.in_h * d.in_w, d.in_c, d.x_step));
+    buffer_t own = packed(&x, d.in_h * d.in_w, d.in_c, d.x_step), plain = output(d.out_h * d.out_w, d.out_c, 0);
+    (maximum ? fl_max_pool_plain : fl_avg_pool_plain)(&p, low, high, &tight, own.bytes, plain.bytes);
+    buffer_t a = spread(&plain, &d), b = output(d.out_h * d.out_w, d.out_c, d.y_step);
     (maximum ? fl_max_pool : fl_avg_pool)(&p, low, high, &d, x.bytes, b.bytes);
     compare(t, &a, &b, NULL);
-    free(x.block), free(a.block), free(b.block);
+    free(x.block), free(own.block), free(plain.block), free(a.block), free(b.block);
 }
 
 static void max_pool(tally_t *t) {
@@ -378,14 +193,14 @@ typedef struct {
      .pad_top = top, .pad_left = left, .depth_multiplier = 1}
 
 static const edge_t edges[] = {
-    {CONV, {2, 2, 301, 4, 4, 3}, WINDOW(1, 1, 1, 1, 1, 1, 1)},
-    {CONV, {1, 32, 4096, 2, 32, 2}, WINDOW(1, 32767, 1, 1, 1, 32767, 0)},
-    {CONV, {1, 2, 40000, 1, 2, 2}, WINDOW(1, 65535, 1, 65535, 65535, 0, 0)},
-    {DEPTHWISE, {1, 1, 65536, 1, 1, 65536}, WINDOW(1, 65535, 65535, 1, 1, 0, 0)},
-    {DEPTHWISE, {1, 2, 32768, 1, 2, 32768}, WINDOW(1, 1, 1, 32768, 1, 0, 0)},
-    {DEPTHWISE, {1, 3, 40000, 1, 2, 40000}, WINDOW(2, 1, 1, 32767, 1, 32767, 0)},
-    {AVERAGE, {20, 20, 4, 1, 1, 4}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
-    {LARGEST, {20, 20, 4, 1, 1, 4}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
+    {CONV, {2, 2, 301, 4, 4, 3, 0, 0, 0}, WINDOW(1, 1, 1, 1, 1, 1, 1)},
+    {CONV, {1, 32, 4096, 2, 32, 2, 0, 0, 0}, WINDOW(1, 32767, 1, 1, 1, 32767, 0)},
+    {CONV, {1, 2, 40000, 1, 2, 2, 0, 0, 0}, WINDOW(1, 65535, 1, 65535, 65535, 0, 0)},
+    {DEPTHWISE, {1, 1, 65536, 1, 1, 65536, 0, 0, 0}, WINDOW(1, 65535, 65535, 1, 1, 0, 0)},
+    {DEPTHWISE, {1, 2, 32768, 1, 2, 32768, 0, 0, 0}, WINDOW(1, 1, 1, 32768, 1, 0, 0)},
+    {DEPTHWISE, {1, 3, 40000, 1, 2, 40000, 0, 0, 0}, WINDOW(2, 1, 1, 32767, 1, 32767, 0)},
+    {AVERAGE, {20, 20, 4, 1, 1, 4, 0, 0, 0}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
+    {LARGEST, {20, 20, 4, 1, 1, 4, 0, 0, 0}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
 };
 
 static void edge(tally_t *t) {

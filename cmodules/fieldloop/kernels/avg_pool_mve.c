@@ -4,6 +4,7 @@
 #if FL_KERNELS == 2
 
 #include "mve.h"
+#include "steps.h"
 #include "taps.h"
 
 enum { TAPS_MAX = 256, CHANNELS = 8 };
@@ -27,13 +28,13 @@ void fl_avg_pool_mve(const fl_conv_params_t *p, int32_t act_min, int32_t act_max
         fl_avg_pool_plain(p, act_min, act_max, d, x, out);
         return;
     }
-    const int32_t x_row = d->in_w * d->in_c;
+    const int32_t x_step = fl_x_step(d), y_step = fl_y_step(d), x_row = d->in_w * x_step;
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, 1, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {
             const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, 1, p->kernel_w, d->in_w);
             const int32_t count = (ty.end - ty.first) * (tx.end - tx.first);
-            const int8_t *corner = x + (ty.start + ty.first) * x_row + (tx.start + tx.first) * d->in_c;
+            const int8_t *corner = x + (ty.start + ty.first) * x_row + (tx.start + tx.first) * x_step;
             for (int32_t c = 0; c < d->in_c; c += CHANNELS) {
                 const int32_t n = d->in_c - c < CHANNELS ? d->in_c - c : CHANNELS;
                 const mve_pred16_t some = vctp16q((uint32_t)n);
@@ -41,7 +42,7 @@ void fl_avg_pool_mve(const fl_conv_params_t *p, int32_t act_min, int32_t act_max
                 const int8_t *row = corner + c;
                 for (int32_t ky = ty.first; ky < ty.end; ky++, row += x_row) {
                     const int8_t *v = row;
-                    for (int32_t kx = tx.first; kx < tx.end; kx++, v += d->in_c) {
+                    for (int32_t kx = tx.first; kx < tx.end; kx++, v += x_step) {
                         sum = vaddq_s16(sum, vldrbq_z_s16(v, some));
                     }
                 }
@@ -49,7 +50,7 @@ void fl_avg_pool_mve(const fl_conv_params_t *p, int32_t act_min, int32_t act_max
                 vstrhq_s16(sums, sum);
                 means(sums, n, count, act_min, act_max, out + c);
             }
-            out += d->in_c;
+            out += y_step;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #include "dsp.h"
 #include "kernels/variants.h"
+#include "steps.h"
 #include "taps.h"
 
 #if FL_KERNELS == 1
@@ -105,8 +106,8 @@ static uint32_t whole(int32_t out, int32_t stride, int32_t pad, int32_t dilation
 }
 
 fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32_t w_c, int32_t x_zero, const int8_t *x) {
-    const int joined = p->dilation_w == 1 && w_c == d->in_c;  // the taps of a row are one run
-    const int32_t taps = p->kernel_h * p->kernel_w, row = d->in_w * d->in_c;
+    const int32_t step = fl_x_step(d), taps = p->kernel_h * p->kernel_w, row = d->in_w * step;
+    const int joined = p->dilation_w == 1 && w_c == step;  // the taps of a row are one run
     fl_columns_t v = {
         .p = p,
         .d = d,
@@ -123,10 +124,10 @@ fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32
     v.x_count = whole(d->out_w, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w, &v.x_from);
     if (v.y_count && v.x_count) {  // else the last two may not fit 32 bits
         v.y_step = (uint32_t)p->stride_h * (uint32_t)row;
-        v.x_step = (uint32_t)p->stride_w * (uint32_t)d->in_c;
-        v.origin = (uint32_t)p->pad_top * (uint32_t)row + (uint32_t)p->pad_left * (uint32_t)d->in_c;
+        v.x_step = (uint32_t)p->stride_w * (uint32_t)step;
+        v.origin = (uint32_t)p->pad_top * (uint32_t)row + (uint32_t)p->pad_left * (uint32_t)step;
         v.x_row = p->kernel_h > 1 ? p->dilation_h * row : 0;
-        v.x_run = p->kernel_w > 1 ? p->dilation_w * d->in_c : 0;
+        v.x_run = p->kernel_w > 1 ? p->dilation_w * step : 0;
     }
     return v;
 }
@@ -139,6 +140,7 @@ static __attribute__((noinline)) void border(const fl_columns_t *v, int32_t oy, 
     const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
     const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
     const int joined = v->runs == 1;
+    const int32_t step = fl_x_step(d);
     const int32_t n = joined ? (tx.end - tx.first) * v->w_c : v->w_c;
     int8_t stage[FL_COLUMN_STAGE];
     if (ty.first >= ty.end || tx.first >= tx.end) {
@@ -155,8 +157,7 @@ static __attribute__((noinline)) void border(const fl_columns_t *v, int32_t oy, 
     for (int32_t r = ty.first; r < ty.end; r++) {
         for (int32_t t = tx.first; t < tx.end; t++) {
             const int32_t at = (r * p->kernel_w + t) * v->w_c;
-            const int8_t *x =
-                v->x + ((ty.start + r * p->dilation_h) * d->in_w + tx.start + t * p->dilation_w) * d->in_c;
+            const int8_t *x = v->x + ((ty.start + r * p->dilation_h) * d->in_w + tx.start + t * p->dilation_w) * step;
             if (v->staged) {
                 copy(stage + at, x, n);
             } else {

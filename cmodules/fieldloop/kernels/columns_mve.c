@@ -6,6 +6,7 @@
 
 #include "columns_mve.h"
 #include "mve.h"
+#include "steps.h"
 
 enum { PIXELS = 4, BLOCK = 16, NEXT_BLOCK = 64 };
 
@@ -61,22 +62,33 @@ static void fill(int8_t *to, int32_t n, int32_t x_zero) {
     }
 }
 
-// A copy of the map within its padding takes the map's place.
+static void copy(int8_t *to, const int8_t *from, int32_t n) {
+    for (; n > 0; n -= BLOCK, from += BLOCK, to += BLOCK) {
+        const mve_pred16_t some = vctp8q((uint32_t)n);
+        vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
+    }
+}
+
+// A copy of the map within its padding, without gaps, takes the map's place.
 static void pad_map(fl_columns_mve_t *c, const fl_map_dims_t *d, int8_t *padded) {
     const int32_t h = (d->out_h - 1) * c->stride_h + c->span_h;
     const int32_t w = (d->out_w - 1) * c->stride_w + c->span_w;
     const int32_t rows = min(d->in_h, h - c->pad_top);
-    const int32_t bytes = min(d->in_w, w - c->pad_left) * d->in_c;
+    const int32_t columns = min(d->in_w, w - c->pad_left);
     fill(padded, h * w * d->in_c, c->x_zero);
     for (int32_t y = 0; y < rows; y++) {
-        const int8_t *from = c->x + y * d->in_w * d->in_c;
+        const int8_t *from = c->x + y * d->in_w * c->step;
         int8_t *to = padded + ((y + c->pad_top) * w + c->pad_left) * d->in_c;
-        for (int32_t n = bytes; n > 0; n -= BLOCK, from += BLOCK, to += BLOCK) {
-            const mve_pred16_t some = vctp8q((uint32_t)n);
-            vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
+        if (c->step == d->in_c) {
+            copy(to, from, columns * d->in_c);
+            continue;
+        }
+        for (int32_t i = 0; i < columns; i++) {
+            copy(to + i * d->in_c, from + i * c->step, d->in_c);
         }
     }
     c->x = padded;
+    c->step = d->in_c;
     c->in_h = h;
     c->in_w = w;
     c->pad_top = c->pad_left = 0;
@@ -85,6 +97,7 @@ static void pad_map(fl_columns_mve_t *c, const fl_map_dims_t *d, int8_t *padded)
 void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x,
                           int32_t x_zero, int8_t *padded) {
     *c = (fl_columns_mve_t){.p = p, .x = x, .x_zero = x_zero, .in_h = d->in_h, .in_w = d->in_w, .in_c = d->in_c};
+    c->step = fl_x_step(d);
     c->out_w = d->out_w;
     c->pad_top = p->pad_top;
     c->pad_left = p->pad_left;
@@ -94,8 +107,6 @@ void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const 
     c->pad = -c->k & (BLOCK - 1);
     c->span_h = (p->kernel_h - 1) * p->dilation_h + 1;
     c->span_w = (p->kernel_w - 1) * p->dilation_w + 1;
-    c->runs = p->dilation_w == 1 ? 1 : p->kernel_w;
-    c->n = p->dilation_w == 1 ? p->kernel_w * d->in_c : d->in_c;
     const int inside = c->pad_top == 0 && c->pad_left == 0 && c->span_h == 1 && c->span_w == 1;
     if (inside && c->stride_h == 1 && c->stride_w == 1 && d->out_h == d->in_h && d->out_w == d->in_w) {
         c->out_w = c->in_w = d->in_h * d->in_w;  // pixel by pixel: one long row
@@ -104,10 +115,13 @@ void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const 
     if (fl_padded_bytes_mve(p, d)) {
         pad_map(c, d, padded);
     }
+    const int joined = p->dilation_w == 1 && c->step == d->in_c;
+    c->runs = joined ? 1 : p->kernel_w;
+    c->n = joined ? p->kernel_w * d->in_c : d->in_c;
     // with a single row or tap the step is never taken, and may not even fit 32 bits
-    c->x_row = p->kernel_h > 1 && c->span_h <= c->in_h ? p->dilation_h * c->in_w * c->in_c : 0;
-    c->x_tap = p->kernel_w > 1 && c->span_w <= c->in_w ? p->dilation_w * c->in_c : 0;
-    const int64_t last = ((int64_t)(c->span_h - 1) * c->in_w + c->span_w) * c->in_c;
+    c->x_row = p->kernel_h > 1 && c->span_h <= c->in_h ? p->dilation_h * c->in_w * c->step : 0;
+    c->x_tap = p->kernel_w > 1 && c->span_w <= c->in_w ? p->dilation_w * c->step : 0;
+    const int64_t last = ((int64_t)(c->span_h - 1) * c->in_w + c->span_w) * c->step;
     if (c->n % BLOCK == 0 || c->k + c->pad > FL_GATHERED_MAX || last > UINT16_MAX) {
         return;
     }
@@ -131,7 +145,7 @@ static void put_row(const fl_columns_mve_t *c, int32_t y, int32_t x0, int8_t *to
         end = end < left ? left : end;
         put_zero(to, at, left * c->in_c, c->x_zero);
         if (end > left) {
-            put(to, at + left * c->in_c, c->x + (y * c->in_w + x0 + left) * c->in_c, (end - left) * c->in_c);
+            put(to, at + left * c->in_c, c->x + (y * c->in_w + x0 + left) * c->step, (end - left) * c->in_c);
         }
         put_zero(to, at + end * c->in_c, (width - end) * c->in_c, c->x_zero);
     }
@@ -191,7 +205,7 @@ static void copy_four(const fl_columns_mve_t *c, const int8_t *corner, int32_t s
 static void one_column(const fl_columns_mve_t *c, int32_t y0, int32_t x0, int8_t *to) {
     const int inside = y0 >= 0 && x0 >= 0 && y0 + c->span_h <= c->in_h && x0 + c->span_w <= c->in_w;
     if (inside && c->gathered) {
-        gather(c, c->x + (y0 * c->in_w + x0) * c->in_c, to);
+        gather(c, c->x + (y0 * c->in_w + x0) * c->step, to);
         return;
     }
     const int32_t row = c->p->kernel_w * c->in_c;
@@ -201,7 +215,7 @@ static void one_column(const fl_columns_mve_t *c, int32_t y0, int32_t x0, int8_t
         if (y < 0 || y >= c->in_h) {
             put_zero(to, at, row, c->x_zero);
         } else if (inside && c->runs == 1) {
-            put(to, at, c->x + (y * c->in_w + x0) * c->in_c, row);
+            put(to, at, c->x + (y * c->in_w + x0) * c->step, row);
         } else {
             put_row(c, y, x0, to, at);
         }
@@ -213,15 +227,14 @@ void fl_columns_mve(const fl_columns_mve_t *c, int32_t first, int32_t pixels, in
     int32_t ox = first - oy * c->out_w;
     const int32_t y0 = oy * c->stride_h - c->pad_top;
     const int32_t x0 = ox * c->stride_w - c->pad_left;
-    const int32_t step = c->stride_w;
     const int blocks = c->n % BLOCK == 0;
     if (ox + PIXELS <= c->out_w && y0 >= 0 && x0 >= 0 && y0 + c->span_h <= c->in_h &&
-        x0 + (PIXELS - 1) * step + c->span_w <= c->in_w && (blocks || c->gathered)) {
-        const int8_t *corner = c->x + (y0 * c->in_w + x0) * c->in_c;
+        x0 + (PIXELS - 1) * c->stride_w + c->span_w <= c->in_w && (blocks || c->gathered)) {
+        const int8_t *corner = c->x + (y0 * c->in_w + x0) * c->step;
         if (blocks) {
-            copy_four(c, corner, step * c->in_c, to);
+            copy_four(c, corner, c->stride_w * c->step, to);
         } else {
-            gather_four(c, corner, step * c->in_c, to);
+            gather_four(c, corner, c->stride_w * c->step, to);
         }
         return;
     }

@@ -3,6 +3,7 @@
 #include "dot.h"
 #include "finish.h"
 #include "kernels/variants.h"
+#include "steps.h"
 #include "taps.h"
 
 // What one output pixel sees of one group's channels.
@@ -58,8 +59,8 @@ static uint32_t patch_sum(const patch_t *v, int32_t x_zero) {
 // Group 0; the others lie `w_c` channels of the map further each.
 static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, int32_t w_c, const int8_t *x, fl_taps_t ty,
                         fl_taps_t tx) {
-    const int32_t taps = tx.end - tx.first;
-    const int32_t contiguous = p->dilation_w == 1 && w_c == d->in_c;
+    const int32_t taps = tx.end - tx.first, step = fl_x_step(d);
+    const int32_t contiguous = p->dilation_w == 1 && w_c == step;
     patch_t v = {
         .rows = ty.end - ty.first,
         .runs = contiguous ? 1 : taps,
@@ -73,16 +74,16 @@ static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, int32
         v.x = x;
         return v;
     }
-    v.x = x + ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
+    v.x = x + ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * step;
     // beyond the last kernel row nothing is read: with one row the step may not even fit 32 bits
-    v.x_row = v.rows > 1 ? p->dilation_h * d->in_w * d->in_c : 0;
-    v.x_run = v.runs > 1 ? p->dilation_w * d->in_c : 0;
+    v.x_row = v.rows > 1 ? p->dilation_h * d->in_w * step : 0;
+    v.x_run = v.runs > 1 ? p->dilation_w * step : 0;
     return v;
 }
 
 // The `channels` outputs of one pixel that see the patch, from channel `c` on.
-static int8_t *one_group(const patch_t *v, const fl_quant_t *q, int32_t stride, const int8_t *w, const int32_t *b,
-                         int32_t c, int32_t channels, int8_t *out) {
+static void one_group(const patch_t *v, const fl_quant_t *q, int32_t stride, const int8_t *w, const int32_t *b,
+                      int32_t c, int32_t channels, int8_t *out) {
     const int32_t end = c + channels;
     const uint32_t base = q->w_zero ? 0u - (uint32_t)q->w_zero * patch_sum(v, q->x_zero) : 0u;
     for (; c + 4 <= end; c += 4) {
@@ -96,7 +97,6 @@ static int8_t *one_group(const patch_t *v, const fl_quant_t *q, int32_t stride, 
         out = fl_finish_run(q, b, c, 1, &acc, out);
         w += stride;
     }
-    return out;
 }
 
 void fl_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
@@ -105,7 +105,7 @@ void fl_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_ma
     const int32_t groups = p->groups ? p->groups : 1;
     const int32_t w_c = d->in_c / groups;
     const int32_t channels = d->out_c / groups;
-    const int32_t stride = p->kernel_h * p->kernel_w * w_c;
+    const int32_t stride = p->kernel_h * p->kernel_w * w_c, step = fl_y_step(d);
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {
@@ -113,9 +113,10 @@ void fl_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_ma
             patch_t v = patch_of(p, d, w_c, x, ty, tx);
             for (int32_t g = 0; g < groups; g++) {
                 const int32_t c = g * channels;
-                out = one_group(&v, q, stride, w + c * stride, b, c, channels, out);
+                one_group(&v, q, stride, w + c * stride, b, c, channels, out + c);
                 v.x += w_c;
             }
+            out += step;
         }
     }
 }

@@ -2,6 +2,7 @@
 #include "columns_dsp.h"
 #include "finish_dsp.h"
 #include "kernels/variants.h"
+#include "steps.h"
 #include "tile_dsp.h"
 
 #if FL_KERNELS == 1
@@ -79,7 +80,7 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
             .q = q,
         },
     };
-    const int32_t pixels = d->out_h * d->out_w;
+    const int32_t pixels = d->out_h * d->out_w, step = fl_y_step(d);
     for (int32_t i = 0; i < groups; i++) {
         g.first = i * channels;
         g.tile.r = q->requant + g.first;
@@ -93,7 +94,7 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
                 to[j] = from;
                 fl_column(&v, oy, ox, scratch, j);
                 if (n + j + 1 < pixels) {  // an odd last pixel goes as both
-                    from += d->out_c;
+                    from += step;
                     if (++ox == d->out_w) {
                         ox = 0;
                         oy++;

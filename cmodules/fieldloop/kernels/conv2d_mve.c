@@ -3,19 +3,21 @@
 
 #if FL_KERNELS == 2
 
+#include "clamp_mve.h"
 #include "columns_mve.h"
 #include "finish_mve.h"
 #include "mve.h"
+#include "steps.h"
 #include "tile_mve.h"
 
 enum { PIXELS = 4, SUMS_MAX = 64 };
 
 // Which of the places around the four pixels the tile writes to; pixels there are not repeat the last one.
-static void set_places(fl_tile_mve_t *t, int32_t pixels, int32_t out_c) {
+static void set_places(fl_tile_mve_t *t, int32_t pixels, int32_t step) {
     for (int32_t i = 0; i < PIXELS; i++) {
         const int32_t pixel = i < pixels ? i : pixels - 1;
-        t->place[2 * i] = (uint16_t)(pixel * out_c);
-        t->place[2 * i + 1] = (uint16_t)(pixel * out_c + 1);
+        t->place[2 * i] = (uint16_t)(pixel * step);
+        t->place[2 * i + 1] = (uint16_t)(pixel * step + 1);
     }
 }
 
@@ -53,15 +55,15 @@ static void run(const work_t *v, fl_tile_mve_t *t, const int32_t *folded, int8_t
 
 static void all_pixels(const fl_columns_mve_t *c, const work_t *v, const fl_map_dims_t *d, int8_t *columns,
                        int8_t *out) {
-    const int32_t pixels = d->out_h * d->out_w;
+    const int32_t pixels = d->out_h * d->out_w, step = fl_y_step(d);
     const int32_t last = v->channels - 2;
     fl_tile_mve_t pairs = tile_of(c, v, columns, 0, v->channels & ~1);
     fl_tile_mve_t last_pair = tile_of(c, v, columns, last, 2);
-    set_places(&pairs, pixels, d->out_c);
-    set_places(&last_pair, pixels, d->out_c);
+    set_places(&pairs, pixels, step);
+    set_places(&last_pair, pixels, step);
     for (int32_t first = 0;;) {
         fl_columns_mve(c, first, pixels, columns);
-        int8_t *to = out + first * d->out_c + v->first;
+        int8_t *to = out + first * step + v->first;
         run(v, &pairs, v->folded, to);
         if (v->channels & 1) {
             run(v, &last_pair, v->folded + last, to + last);  // the last but one again: the same bytes
@@ -99,7 +101,7 @@ void fl_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
             v.first += v.channels;
         }
     }
-    fl_clamp_map_mve(q, d->out_h * d->out_w * d->out_c, out);
+    fl_clamp_pixels_mve(q, d, out);
 }
 
 #else

@@ -1,6 +1,7 @@
 // Depthwise convolution. Neighbouring channels lie side by side in inputs and weights, so four of them go together.
 #include "finish.h"
 #include "kernels/variants.h"
+#include "steps.h"
 #include "taps.h"
 
 // What one output pixel sees; steps from one tap to the next, across and down.
@@ -58,39 +59,43 @@ static patch_t patch_of(const fl_conv_params_t *p, const fl_map_dims_t *d, const
         v.rows = 0;  // a window that lies in the padding sees nothing
         return v;
     }
-    v.x += ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
-    v.w += (ty.first * p->kernel_w + tx.first) * d->out_c;
-    v.w_row = p->kernel_w * d->out_c;
-    v.w_tap = d->out_c;
+    const int32_t x_step = fl_x_step(d), w_step = fl_w_step(d);
+    v.x += ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * x_step;
+    v.w += (ty.first * p->kernel_w + tx.first) * w_step;
+    v.w_row = p->kernel_w * w_step;
+    v.w_tap = w_step;
     // with a single row or tap the step is never taken, and may not even fit 32 bits
-    v.x_row = v.rows > 1 ? p->dilation_h * d->in_w * d->in_c : 0;
-    v.x_tap = v.taps > 1 ? p->dilation_w * d->in_c : 0;
+    v.x_row = v.rows > 1 ? p->dilation_h * d->in_w * x_step : 0;
+    v.x_tap = v.taps > 1 ? p->dilation_w * x_step : 0;
     return v;
 }
 
 void fl_depthwise_conv2d_plain(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
                                const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
     (void)scratch;
+    const int32_t step = fl_y_step(d);
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {
             fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
             patch_t v = patch_of(p, d, x, w, ty, tx);
+            int8_t *to = out;
             int32_t oc = 0;
             if (p->depth_multiplier == 1 && q->w_zero == 0) {
                 for (; oc + 4 <= d->out_c; oc += 4) {
                     uint32_t acc[4];
                     four_channels(&v, oc, q->x_zero, acc);
-                    out = fl_finish_run(q, b, oc, 4, acc, out);
+                    to = fl_finish_run(q, b, oc, 4, acc, to);
                 }
             }
             int32_t ic = oc;  // what is left: oc == ic * depth_multiplier here
             for (; oc < d->out_c; ic++) {
                 for (int32_t m = 0; m < p->depth_multiplier; m++, oc++) {
                     const uint32_t acc = one_channel(&v, ic, oc, q->x_zero, q->w_zero);
-                    out = fl_finish_run(q, b, oc, 1, &acc, out);
+                    to = fl_finish_run(q, b, oc, 1, &acc, to);
                 }
             }
+            out += step;
         }
     }
 }

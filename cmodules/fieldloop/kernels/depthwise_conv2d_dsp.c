@@ -5,6 +5,7 @@
 #include "finish_dsp.h"
 #include "four_dsp.h"
 #include "kernels/variants.h"
+#include "steps.h"
 #include "taps.h"
 
 #if FL_KERNELS == 1
@@ -47,14 +48,14 @@ static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, 
     const fl_taps_t ty = ys->taps, tx = xs->taps;
     int32_t rows = ty.end - ty.first, taps = tx.end - tx.first, kernel_w = p->kernel_w;
     rectangle_t r = {
-        .out = (ys->from * d->out_w + xs->from) * d->out_c,
-        .width = (xs->end - xs->from) * d->out_c,
+        .out = (ys->from * d->out_w + xs->from) * fl_y_step(d),
+        .width = (xs->end - xs->from) * fl_y_step(d),
         .lines = ys->end - ys->from,
     };
     if (rows <= 0 || taps <= 0) {
         return r;  // nothing is seen but padding
     }
-    r.x = ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * d->in_c;
+    r.x = ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * fl_x_step(d);
     r.w = 8 * (ty.first * kernel_w + tx.first);
     if (kernel_w == 1) {  // a column goes as a row
         kernel_w = taps = rows;
@@ -66,12 +67,12 @@ static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, 
     r.nine = rows == 3 && taps == 3 && kernel_w == 3;
     // wrapping: what lies beyond the last row or tap is no address
     r.x_skip = (int32_t)((uint32_t)step.row - (uint32_t)(taps - 1) * (uint32_t)step.tap);
-    r.x_delta = (int32_t)((uint32_t)p->stride_w * (uint32_t)d->in_c - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
+    r.x_delta = (int32_t)((uint32_t)p->stride_w * (uint32_t)fl_x_step(d) - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
     return r;
 }
 
 // Weights and scales of channels c to c + 3.
-static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t channels, int32_t taps, const int8_t *w,
+static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t w_step, int32_t taps, const int8_t *w,
                           const int32_t *b, uint32_t *scratch) {
     s->special = fl_is_clamped(q) ? FL_FOUR_CLAMPED : 0;
     if (q->flags & FL_OP_SINGLE_ROUNDING) {
@@ -93,7 +94,7 @@ static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t 
         scratch[0] = fl_sxtb16(word);
         scratch[1] = fl_sxtb16_odd(word);
         scratch += 2;
-        w += channels;
+        w += w_step;
     }
 }
 
@@ -104,7 +105,7 @@ static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t co
     for (int32_t from = 0; from < channels; from += 4) {
         // the last four may overlap those before them, and make the same bytes again
         const int32_t c = from + 4 <= channels ? from : channels - 4;
-        load_channels(s, s->q, c, channels, p->kernel_h * p->kernel_w, w, b, scratch);
+        load_channels(s, s->q, c, fl_w_step(d), p->kernel_h * p->kernel_w, w, b, scratch);
         for (const rectangle_t *r = rectangles; r != rectangles + count; r++) {
             s->out = out + r->out + c;
             s->out_first = s->out;
@@ -133,18 +134,18 @@ void fl_depthwise_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, con
         fl_depthwise_conv2d_plain(p, q, d, x, w, b, scratch, out);
         return;
     }
-    const uint32_t row = (uint32_t)d->in_w * (uint32_t)d->in_c;
+    const uint32_t x_step = (uint32_t)fl_x_step(d), row = (uint32_t)d->in_w * x_step;
     const int32_t down = (int32_t)((uint32_t)p->dilation_h * row);
     const steps_t step = {
-        .tap = p->kernel_w == 1 ? down : (int32_t)((uint32_t)p->dilation_w * (uint32_t)d->in_c),
+        .tap = p->kernel_w == 1 ? down : (int32_t)((uint32_t)p->dilation_w * x_step),
         .row = down,
     };
     fl_four_t s = {
         .twice_zero_1 = 2 * q->out_zero + 1,
         .low = (uint8_t)q->act_min * 0x01010101u,
         .high = (uint8_t)q->act_max * 0x01010101u,
-        .out_step = d->out_c,
-        .out_line = d->out_w * d->out_c,
+        .out_step = fl_y_step(d),
+        .out_line = d->out_w * fl_y_step(d),
         .x_line = (int32_t)((uint32_t)p->stride_h * row),
         .x_tap = step.tap,
         .x_row = step.row,

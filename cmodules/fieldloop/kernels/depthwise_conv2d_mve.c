@@ -4,8 +4,10 @@
 
 #if FL_KERNELS == 2
 
+#include "clamp_mve.h"
 #include "finish_mve.h"
 #include "mve.h"
+#include "steps.h"
 #include "window_rows_mve.h"
 #include "windows_mve.h"
 
@@ -33,7 +35,7 @@ static void put_table(const work_t *v, int32_t c, int32_t n) {
     for (int32_t kx = 0; kx < p->kernel_w; kx++) {
         int8x16x4_t rows;
         for (int32_t ky = 0; ky < 4; ky++) {
-            const int8_t *from = v->w + (ky * p->kernel_w + kx) * v->d->out_c + c;
+            const int8_t *from = v->w + (ky * p->kernel_w + kx) * fl_w_step(v->d) + c;
             rows.val[ky] = ky < p->kernel_h ? vldrbq_z_s8(from, some) : vdupq_n_s8(0);
         }
         int32_t words[GROUP];
@@ -57,11 +59,11 @@ static int32_t folded(const work_t *v, int32_t c, const int8_t *weights) {
 static fl_window_rows_t rows_of(const work_t *v, int32_t width) {
     const int32_t turn = v->cut.two ? 2 : 4;
     const int32_t column = 4 * v->cut.channels;
-    const int32_t out_c = v->d->out_c;
-    const int32_t line = v->d->out_w * out_c;
+    const int32_t pixel = fl_y_step(v->d);
+    const int32_t line = v->d->out_w * pixel;
     fl_window_rows_t r = {
         .step = v->cut.two ? 2 * column : v->p->stride_w * column,
-        .out_step = turn * out_c,
+        .out_step = turn * pixel,
         .zero = v->q->out_zero,
         .turns = width < turn ? 1 : width / turn,
         .back = width < turn ? 0 : -width & (turn - 1),
@@ -72,7 +74,7 @@ static fl_window_rows_t rows_of(const work_t *v, int32_t width) {
     for (int32_t i = 0; i < 4; i++) {
         const int32_t at = v->cut.two ? i : i < v->p->kernel_w ? i * v->p->dilation_w : 0;
         r.gather[i] = (uint32_t)(at * column);
-        r.place[i] = (uint32_t)(v->cut.two ? i / 2 * line + i % 2 * out_c : i * out_c);
+        r.place[i] = (uint32_t)(v->cut.two ? i / 2 * line + i % 2 * pixel : i * pixel);
     }
     return r;
 }
@@ -119,6 +121,7 @@ static void run_group(const work_t *v, int32_t c, int32_t n) {
     const fl_map_dims_t *d = v->d;
     const int32_t ic = d->in_c <= GROUP ? 0 : c / v->p->depth_multiplier;
     const int32_t height = cut->two ? 2 : 1;
+    const int32_t step = fl_y_step(d);
     put_table(v, c, n);
     for (int32_t ox = 0; ox < d->out_w; ox += cut->out_cols) {
         int32_t width = d->out_w - ox < cut->out_cols ? d->out_w - ox : cut->out_cols;
@@ -135,8 +138,8 @@ static void run_group(const work_t *v, int32_t c, int32_t n) {
                 oy[rows] = y + height <= d->out_h ? y : d->out_h - height;
             }
             fl_windows_fill_mve(cut, v->p, d, v->x, v->edge, oy, rows, ox, ic, v->windows);
-            row.last_row = rows > 1 ? (oy[rows - 1] - oy[rows - 2] - height) * d->out_w * d->out_c : 0;
-            run_channels(v, &row, c, n, ic, rows, v->out + (oy[0] * d->out_w + ox) * d->out_c + c);
+            row.last_row = rows > 1 ? (oy[rows - 1] - oy[rows - 2] - height) * d->out_w * step : 0;
+            run_channels(v, &row, c, n, ic, rows, v->out + (oy[0] * d->out_w + ox) * step + c);
         }
     }
 }
@@ -154,7 +157,7 @@ void fl_depthwise_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, con
     for (int32_t c = 0; c < d->out_c; c += GROUP) {
         run_group(&v, c, d->out_c - c < GROUP ? d->out_c - c : GROUP);
     }
-    fl_clamp_map_mve(q, d->out_h * d->out_w * d->out_c, out);
+    fl_clamp_pixels_mve(q, d, out);
 }
 
 #else

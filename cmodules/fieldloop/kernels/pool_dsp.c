@@ -2,6 +2,7 @@
 #include "dsp.h"
 #include "kernels/variants.h"
 #include "requant.h"
+#include "steps.h"
 #include "taps.h"
 
 #if FL_KERNELS == 1
@@ -72,13 +73,13 @@ static uint32_t mean4(const window_t *v, int32_t act_min, int32_t act_max) {
 
 static void pool(pool_t kind, const fl_conv_params_t *p, int32_t act_min, int32_t act_max, const fl_map_dims_t *d,
                  const int8_t *x, int8_t *out) {
-    const int32_t channels = d->in_c, x_row = d->in_w * channels;
+    const int32_t channels = d->in_c, x_step = fl_x_step(d), y_step = fl_y_step(d), x_row = d->in_w * x_step;
     for (int32_t oy = 0; oy < d->out_h; oy++) {
         const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, 1, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox++) {
             const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, 1, p->kernel_w, d->in_w);
-            const int8_t *corner = x + (ty.start + ty.first) * x_row + (tx.start + tx.first) * channels;
-            window_t v = {.rows = ty.end - ty.first, .taps = tx.end - tx.first, .x_row = x_row, .x_tap = channels};
+            const int8_t *corner = x + (ty.start + ty.first) * x_row + (tx.start + tx.first) * x_step;
+            window_t v = {.rows = ty.end - ty.first, .taps = tx.end - tx.first, .x_row = x_row, .x_tap = x_step};
             if (v.taps == d->in_w && v.rows * v.taps <= SUMMED) {  // rows that follow one another are one
                 v.taps *= v.rows;
                 v.rows = 1;
@@ -89,7 +90,7 @@ static void pool(pool_t kind, const fl_conv_params_t *p, int32_t act_min, int32_
                 v.x = corner + c;
                 fl_put_word(out + c, kind(&v, act_min, act_max));
             }
-            out += channels;
+            out += y_step;
         }
     }
 }

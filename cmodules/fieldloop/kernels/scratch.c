@@ -4,6 +4,7 @@
 #include "columns_mve.h"
 #include "fieldloop/fl_kernels.h"
 #include "four_dsp.h"
+#include "steps.h"
 #include "windows_mve.h"
 
 uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, const fl_map_dims_t *d) {
@@ -13,7 +14,7 @@ uint32_t fl_conv2d_scratch(fl_variant_t variant, const fl_conv_params_t *p, cons
         return fl_has_columns(p, w_c) ? 4 * (uint32_t)(p->kernel_h * p->kernel_w * w_c) : 0;
     }
     const uint32_t k = (uint32_t)p->kernel_h * p->kernel_w * (uint32_t)d->in_c;
-    if (variant == FL_KERNELS_MVE && p->groups <= 1 && d->out_c >= 2 && d->out_c <= 16384 && k <= FL_COLUMN_MAX) {
+    if (variant == FL_KERNELS_MVE && p->groups <= 1 && d->out_c >= 2 && fl_y_step(d) <= 16384 && k <= FL_COLUMN_MAX) {
         // four columns of int8, in whole blocks of 16, and a small map within its padding
         return 4 * ((k + 15u) & ~15u) + fl_padded_bytes_mve(p, d);
     }

@@ -5,6 +5,7 @@
 #if FL_KERNELS == 2
 
 #include "mve.h"
+#include "steps.h"
 
 enum { ROWS = 4, BLOCK = 16 };
 
@@ -34,15 +35,18 @@ static void transpose(const int8_t *from[ROWS], const int32_t step[ROWS], int32_
     from[3] = r3;
 }
 
-static void transpose_some(const int8_t *from[ROWS], const int32_t step[ROWS], int32_t n, uint32_t bytes, int8_t *to) {
-    const mve_pred16_t some = vctp8q(bytes);
-    for (; n > 0; n--, to += ROWS * BLOCK) {
+// Of each block the first `bytes`, at most 16; blocks lie `next` apart, and the last is written whole.
+static void transpose_some(const int8_t *from[ROWS], const int32_t step[ROWS], int32_t n, int32_t bytes, int8_t *to,
+                           int32_t next) {
+    const mve_pred16_t some = vctp8q((uint32_t)bytes);
+    for (; n > 0; n--, to += next) {
         int8x16x4_t v;
         for (int32_t r = 0; r < ROWS; r++) {
             v.val[r] = vldrbq_z_s8(from[r], some);
             from[r] += step[r];
         }
         vst4q_s8(to, v);
+        __asm__("" : "+r"(to));  // else gcc 12 stores and adds `next` in one instruction, which there is none for
     }
 }
 
@@ -50,21 +54,22 @@ static void transpose_some(const int8_t *from[ROWS], const int32_t step[ROWS], i
 static void put_columns(const fl_windows_mve_t *v, const fl_map_dims_t *d, const int8_t *from[ROWS],
                         const int32_t on_map[ROWS], int32_t n, int32_t ic, int8_t *to) {
     int32_t step[ROWS];
-    const int32_t all = d->in_c <= FL_WINDOW_CHANNELS;  // then columns follow each other without a gap
+    const int32_t width = ROWS * v->channels;
+    const int32_t all = d->in_c <= BLOCK && fl_x_step(d) == d->in_c;  // columns follow each other without a gap
     for (int32_t r = 0; r < ROWS; r++) {
-        step[r] = on_map[r] ? (all ? BLOCK : d->in_c) : 0;
+        step[r] = on_map[r] ? (all ? BLOCK : fl_x_step(d)) : 0;
     }
     if (all) {
         const int32_t bytes = n * v->channels;
         transpose(from, step, bytes / BLOCK, to);
         if (bytes % BLOCK) {
-            transpose_some(from, step, 1, (uint32_t)bytes % BLOCK, to + bytes / BLOCK * ROWS * BLOCK);
+            transpose_some(from, step, 1, bytes % BLOCK, to + bytes / BLOCK * ROWS * BLOCK, 0);
         }
     } else if (d->in_c - ic >= BLOCK) {
         // the last pointers formed lie behind the map
         transpose(from, step, n, to);
     } else {
-        transpose_some(from, step, n, (uint32_t)(d->in_c - ic), to);
+        transpose_some(from, step, n, d->in_c - ic, to, width);
     }
 }
 
@@ -85,7 +90,7 @@ void fl_windows_fill_mve(const fl_windows_mve_t *v, const fl_conv_params_t *p, c
             const int32_t seen = r < p->kernel_h + v->two;
             const int32_t y = *oy * p->stride_h - p->pad_top + (seen ? r * p->dilation_h : 0);
             on_map[r] = seen && y >= 0 && y < d->in_h && end > left;
-            from[r] = on_map[r] ? x + (y * d->in_w + x0 + left) * d->in_c + ic : edge;
+            from[r] = on_map[r] ? x + (y * d->in_w + x0 + left) * fl_x_step(d) + ic : edge;
         }
         if (end > left) {
             put_columns(v, d, from, on_map, end - left, ic, to + left * width);

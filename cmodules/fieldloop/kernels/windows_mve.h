@@ -10,6 +10,7 @@
 #define FIELDLOOP_KERNELS_WINDOWS_MVE_H
 
 #include "fieldloop/fl_kernels.h"
+#include "steps.h"
 
 // The scratch: windows | slack | table | edge, the last of which is always written.
 enum {
@@ -18,7 +19,7 @@ enum {
     FL_WINDOWS_SLACK = 64,   // what is written behind the last window
     FL_WINDOWS_TABLE = 288,  // weights of 16 channels, 16 bytes each, between zeros
     FL_WINDOWS_EDGE = 16,    // a row off the map: x_zero
-    FL_WINDOWS_OUT_MAX = 1 << 24,  // channels, whose fourfold fits 32 bits
+    FL_WINDOWS_OUT_MAX = 1 << 24,  // a pixel's step, whose fourfold fits 32 bits
 };
 
 typedef struct {
@@ -39,7 +40,7 @@ static inline fl_windows_mve_t fl_windows_of_mve(const fl_conv_params_t *p, cons
     const int32_t step = v.two ? 1 : p->stride_w;
     const int32_t span = v.two ? 3 : (p->kernel_w - 1) * p->dilation_w + 1;
     const int32_t too_wide = step > most || span > most || (least - 1) * step + span > most;
-    if (p->kernel_h > 4 || p->kernel_w > 4 || too_wide || d->out_c > FL_WINDOWS_OUT_MAX) {
+    if (p->kernel_h > 4 || p->kernel_w > 4 || too_wide || fl_y_step(d) > FL_WINDOWS_OUT_MAX) {
         return v;
     }
     const int32_t fit = (most - span) / step + 1;
