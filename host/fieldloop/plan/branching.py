@@ -9,6 +9,7 @@ from fieldloop.plan.apart import Offsets, Problem
 from fieldloop.plan.occupancy import APART, Occupancy
 
 MAX_NODES = 20_000
+MAX_STORES = 128  # of more, the search sees too little
 MAX_COLUMNS = 128  # times that bound a branch
 
 
@@ -32,7 +33,7 @@ def origins(problem: Problem) -> tuple[int, ...] | None:
 
 def branch_and_bound(problem: Problem, occ: Occupancy, best: Offsets) -> tuple[Offsets, bool]:
     """The best layout found, `best` to begin with, and whether it is proven optimal."""
-    shift = origins(problem)
+    shift = origins(problem) if len(problem.tops) <= MAX_STORES else None
     if shift is None:
         return best, False
     search = _Search(problem, occ, shift, best)

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import highspy
 import numpy as np
 
 from fieldloop.plan.apart import Offsets, Problem
+
+if TYPE_CHECKING:
+    from highspy import HighsLp
 
 MAX_SOLVER_NODES = 1_000
 MAX_PAIRS = 400  # beyond, the relaxation says little and takes long
@@ -53,6 +56,8 @@ class Program:
         """Values of the best solution found (None: none), and a lower bound of its cost: infinite
         where it is proven that there is no solution.
         """
+        import highspy  # here: it loads slowly, and few layouts need it
+
         solver = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (
             ("output_flag", False),
@@ -75,7 +80,9 @@ class Program:
             return values, float(info.objective_function_value)
         return values, float(info.mip_dual_bound)
 
-    def _model(self) -> highspy.HighsLp:
+    def _model(self) -> HighsLp:
+        import highspy
+
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = len(self.lower), len(self.least)
         model.col_cost_ = np.array(self.cost)
