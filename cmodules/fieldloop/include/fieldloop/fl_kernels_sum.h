@@ -23,7 +23,8 @@ void fl_conv2d_sum(const fl_conv_params_t *p, int32_t x_zero, int32_t w_zero, co
                    const int8_t *w,  // of the part's first channel: [out_c, kernel_h, kernel_w, in_c] in steps of `part`
                    int32_t *acc);    // [out_h, out_w, out_c]
 
-// out = finished(acc + b) as fl_conv2d finishes. `out` may be where `acc` is.
+// out = finished(acc + b) as fl_conv2d finishes; of q, neither zero point of the inputs nor `folded` is looked at. `out` may
+// be where `acc` is, if a pixel's outputs then take no more room than its accumulators: out_step <= 4 * channels.
 void fl_finish_sums(const fl_quant_t *q, int32_t pixels, int32_t channels, const int32_t *b,
                     const int32_t *acc,             // [pixels, channels]
                     int8_t *out, int32_t out_step);  // [pixels, channels], out_step elements a pixel
@@ -38,7 +39,7 @@ void fl_finish_avg_pool(int32_t count, int32_t act_min, int32_t act_max, int32_t
 void fl_finish_mean(const fl_mean_params_t *p, const fl_mean_quant_t *q, int32_t count, int32_t channels,
                     const int32_t *acc, int8_t *out);
 
-// The same in f32.
+// The same in f32; in place with out_step == channels.
 void fl_conv2d_sum_f32(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_part_t *part, const float *x,
                        const float *w, float *acc);
 void fl_finish_sums_f32(float lo, float hi, int32_t pixels, int32_t channels, const float *b, const float *acc, float *out,
