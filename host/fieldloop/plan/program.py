@@ -217,7 +217,7 @@ class Life:
 
 @lru_cache(maxsize=16)
 def lives(graph: Graph, keep: frozenset[str] = frozenset()) -> dict[str, Life]:
-    """The lives of all roots. `keep`: tensors that must be there at the end, beside the outputs."""
+    """The lives of all roots. `keep`: what must be there at the end, beside the outputs."""
     roots = _roots(graph)
     first = dict.fromkeys((roots[name] for name in graph.inputs), -1)
     last = dict.fromkeys(first, -1)

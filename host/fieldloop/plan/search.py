@@ -1,0 +1,232 @@
+"""The search: which operators are tiled how, so that the whole graph needs the least arena.
+
+Every stretch of the graph's order is computed in one of several ways (candidates.py), each with an
+estimate of the bytes that live while it runs. The arena is about the largest of them, so the best
+division of the order is a bottleneck path: the least ceiling under which the order can be covered
+within the budget of multiply-accumulates, and under that ceiling the division with the least
+overhead. What is promising is built and laid out; only the real arena counts. In the end every
+tiling gets the widest slices, and the most rows at a time, that this arena allows.
+
+Nothing here looks at a clock: the result is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fieldloop.errors import UsageError
+from fieldloop.ir.graph import Graph
+from fieldloop.plan.candidates import Candidate, Candidates
+from fieldloop.plan.channels import channel_parts
+from fieldloop.plan.program import CannotTileError
+from fieldloop.plan.row_paths import row_path
+from fieldloop.plan.tilings import Draft, Tiling, TilingKind, draft
+
+MODES: dict[str, frozenset[TilingKind]] = {
+    "none": frozenset(),
+    "fdt": frozenset({TilingKind.FDT}),
+    "ffmt": frozenset({TilingKind.FFMT}),
+    "auto": frozenset({TilingKind.FDT, TilingKind.STREAM, TilingKind.IN_PLACE}),
+}
+CEILINGS = 12  # ceilings above the least that are built, before the search gives up on better ones
+ROWS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`mac_limit`: multiply-accumulates, as a multiple of the graph's; None: as the mode has it
+    (any number for FFMT, which can do nothing without, else 1).
+    """
+
+    mode: str = "auto"
+    mac_limit: float | None = None
+    keep: frozenset[str] = frozenset()
+    scratch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"tiling: expected one of {', '.join(MODES)}, got {self.mode!r}")
+        if self.mac_limit is not None and not 1.0 <= self.mac_limit < float("inf"):
+            raise UsageError(
+                f"mac_limit: expected a factor of 1 or more, got {self.mac_limit}: a plan may use "
+                "that many times the multiply-accumulates of the untiled model"
+            )
+
+    @property
+    def kinds(self) -> frozenset[TilingKind]:
+        kinds = MODES[self.mode]
+        if self.mode == "auto" and self.mac_limit is not None and self.mac_limit > 1.0:
+            kinds |= {TilingKind.FFMT}
+        return kinds
+
+    def budget(self, graph: Graph) -> int | None:
+        """Multiply-accumulates that may be added; None: any number."""
+        if self.mac_limit is None:
+            return None if self.mode == "ffmt" else 0
+        work = graph.macs()
+        return int(work * self.mac_limit) - work
+
+
+def best_draft(graph: Graph, goal: Goal, progress: Progress | None = None) -> Draft:
+    """The draft of least arena; of equal ones the one with the least overhead. Without tilings
+    where none is better.
+    """
+    return _Search(graph, goal, progress).run()
+
+
+class _Search:
+    def __init__(self, graph: Graph, goal: Goal, progress: Progress | None) -> None:
+        self.graph = graph
+        self.goal = goal
+        self.progress = progress
+        self.built: dict[tuple[Tiling, ...], Draft | None] = {}
+        self.plain = self.build(())
+        assert self.plain is not None
+
+    def build(self, tilings: Sequence[Tiling], *, exact: bool = False) -> Draft | None:
+        """The draft, laid out quickly; None where the tilings cannot be had."""
+        key = tuple(sorted(tilings))
+        if exact or key not in self.built:
+            try:
+                made: Draft | None = draft(
+                    self.graph,
+                    key,
+                    keep=self.goal.keep,
+                    scratch=self.goal.scratch,
+                    exact=exact,
+                )
+            except CannotTileError:
+                made = None
+            if exact:
+                return made
+            self.built[key] = made
+        return self.built[key]
+
+    def run(self) -> Draft:
+        assert self.plain is not None
+        best = self.plain
+        if self.goal.kinds:
+            found = self.divisions()
+            for number, tilings in enumerate(found):
+                if self.progress is not None:
+                    self.progress("plan", number, len(found))
+                made = self.build(tilings)
+                if made is not None and made.peak < best.peak:
+                    best = made
+            if best.tilings:
+                best = self.trimmed(best)
+                best = self.widened(best)
+        exact = self.build(best.tilings, exact=True)
+        return exact if exact is not None and exact.peak <= best.peak else best
+
+    def divisions(self) -> list[tuple[Tiling, ...]]:
+        """Divisions of the order under the least ceilings."""
+        candidates = Candidates(self.graph, self.goal.kinds, self.goal.keep).all
+        by_last: list[list[Candidate]] = [[] for _ in self.graph.ops]
+        for candidate in candidates:
+            by_last[candidate.last].append(candidate)
+        ceilings = sorted({c.ram for c in candidates})
+        budget = self.goal.budget(self.graph)
+        low, high = 0, len(ceilings) - 1
+        while low < high:  # the least ceiling that can be had
+            middle = (low + high) // 2
+            if _cover(by_last, ceilings[middle], budget) is None:
+                low = middle + 1
+            else:
+                high = middle
+        found: dict[tuple[Tiling, ...], None] = {}
+        for ceiling in ceilings[low:]:
+            cover = _cover(by_last, ceiling, budget)
+            if cover is not None:
+                found.setdefault(tuple(c.tiling for c in cover if c.tiling is not None))
+            if len(found) > CEILINGS:
+                break
+        return list(found)
+
+    def trimmed(self, best: Draft) -> Draft:
+        """Without the tilings that the arena does not need."""
+        for tiling in best.tilings:
+            made = self.build([t for t in best.tilings if t != tiling])
+            if made is not None and made.peak <= best.peak and self._affords(made):
+                best = made
+        return best
+
+    def widened(self, best: Draft) -> Draft:
+        """With as few parts, and as many rows at a time, as the arena of `best` allows."""
+        for tiling in best.tilings:
+            for amount in self._gentler(tiling):
+                others = [t for t in best.tilings if t.first != tiling.first]
+                made = self.build([*others, tiling.with_amount(amount)])
+                if made is not None and made.peak <= best.peak and self._affords(made):
+                    best = made
+                    break
+        return best
+
+    def _affords(self, made: Draft) -> bool:
+        budget = self.goal.budget(self.graph)
+        return budget is None or made.macs - self.graph.macs() <= max(0, budget)
+
+    def _gentler(self, tiling: Tiling) -> list[int]:
+        """Amounts with less overhead than a tiling's, the one with the least first."""
+        if tiling.kind is TilingKind.IN_PLACE:
+            return []
+        if tiling.kind is TilingKind.FDT:
+            parts = channel_parts(self.graph, tiling.first, tiling.last)
+            return [n for n in parts if n < tiling.amount]
+        if tiling.kind is TilingKind.FFMT:
+            return [n for n in range(2, tiling.amount)]
+        path = row_path(self.graph, tiling.first, tiling.last, self.goal.keep)
+        last = path.stages[-1]
+        height = last.inp.rows if last.sums else last.out.rows
+        return [n for n in reversed(ROWS) if tiling.amount < n < height]
+
+
+def _cover(
+    by_last: Sequence[Sequence[Candidate]], ceiling: int, budget: int | None
+) -> list[Candidate] | None:
+    """The cheapest candidates that cover the order in turn, none above the ceiling; None where
+    there are none within the budget.
+    """
+    found = _cheapest(by_last, ceiling, 0)
+    if found is None or budget is None or _more_macs(found) <= budget:
+        return found
+    weight = 1
+    while weight < 1 << 40:  # the more a multiply-accumulate counts, the fewer are added
+        found = _cheapest(by_last, ceiling, weight)
+        if found is not None and _more_macs(found) <= budget:
+            return found
+        weight *= 4
+    return None
+
+
+def _more_macs(cover: Sequence[Candidate]) -> int:
+    return sum(candidate.more_macs for candidate in cover)
+
+
+def _cheapest(
+    by_last: Sequence[Sequence[Candidate]], ceiling: int, weight: int
+) -> list[Candidate] | None:
+    """The cover of least cost, `weight` for each multiply-accumulate that is added."""
+    best: list[tuple[int, Candidate | None] | None] = [(0, None)]
+    for ends in by_last:
+        least: tuple[int, Candidate | None] | None = None
+        for candidate in ends:
+            before = best[candidate.first]
+            if candidate.ram > ceiling or before is None:
+                continue
+            cost = before[0] + candidate.cost + weight * max(0, candidate.more_macs)
+            if least is None or cost < least[0]:
+                least = (cost, candidate)
+        best.append(least)
+    cover: list[Candidate] = []
+    at = len(by_last)
+    while at > 0:
+        entry = best[at]
+        if entry is None or entry[1] is None:
+            return None
+        cover.append(entry[1])
+        at = entry[1].first
+    return cover[::-1]

@@ -1,0 +1,67 @@
+"""From a goal to a plan: the search's draft with offsets, as steps in loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from fieldloop.ir.graph import Graph
+from fieldloop.plan.bind import bind, places
+from fieldloop.plan.loops import compress
+from fieldloop.plan.planner import plan_graph
+from fieldloop.plan.search import Goal, Progress, best_draft
+from fieldloop.plan.tilings import SCRATCH, Draft
+from fieldloop.plan.types import Plan, PlanKind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A plan and how it was found. `draft`: None where no tiling was asked for.
+
+    `macs`: multiply-accumulates of one run. `bound`: bytes that no plan of the graph can do
+    without, whatever the tiling: the caller's inputs are there at the start, what stays at the end.
+    """
+
+    plan: Plan
+    draft: Draft | None
+    macs: int
+    bound: int
+
+
+def plan_tiled(
+    graph: Graph, kind: PlanKind, goal: Goal, progress: Progress | None = None
+) -> Planned:
+    """The plan of least arena that the goal allows; untiled where no tiling needs less."""
+    untiled = plan_graph(graph, kind, keep=goal.keep, learner_scratch=goal.scratch)
+    bound = least_bytes(graph, goal)
+    if not goal.kinds:
+        return Planned(untiled, None, graph.macs(), bound)
+    draft = best_draft(graph, goal, progress)
+    if not draft.tilings or draft.peak >= untiled.arena_bytes:
+        return Planned(untiled, draft, graph.macs(), bound)
+    return Planned(plan_of(draft, kind), draft, draft.macs, bound)
+
+
+def plan_of(draft: Draft, kind: PlanKind) -> Plan:
+    """The plan of a draft, its steps in loops."""
+    program, stacking = draft.program, draft.stacking
+    offsets = places(program, stacking.offsets)
+    scratch = (0, 0)
+    if SCRATCH in offsets:
+        piece = program.places[SCRATCH]
+        scratch = (offsets.pop(SCRATCH), piece.end - piece.offset)
+    return Plan(
+        kind,
+        stacking.peak,
+        MappingProxyType(offsets),
+        steps=compress(bind(program, stacking.offsets)),
+        learner_scratch=scratch,
+    )
+
+
+def least_bytes(graph: Graph, goal: Goal) -> int:
+    """What is there at the start, and what is there at the end."""
+    tensors = graph.tensors
+    given = sum(tensors[name].bytes for name in graph.inputs)
+    stays = {*graph.outputs, *goal.keep}
+    return max(given, sum(tensors[name].bytes for name in stays) + goal.scratch)

@@ -1,0 +1,155 @@
+"""Ways to compute a stretch of operators, and the programs they make."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fieldloop.ir.graph import Graph
+from fieldloop.ir.op import Op
+from fieldloop.ir.shapes import macs
+from fieldloop.plan.channels import emit_channels
+from fieldloop.plan.occupancy import Occupancy, occupancy
+from fieldloop.plan.program import (
+    Builder,
+    Piece,
+    Program,
+    Store,
+    activations,
+    lives,
+    root_of,
+)
+from fieldloop.plan.row_paths import IN_PLACE, row_path
+from fieldloop.plan.rows import emit_stream, emit_tiles, stream_macs, tile_macs
+from fieldloop.plan.stacking import Stacking, stack
+
+SCRATCH = "(learner)"  # in a program's places: what the learner uses once the forward pass is over
+
+
+class TilingKind(enum.Enum):
+    """How a stretch of operators is computed."""
+
+    FDT = "fdt"  # slices of channels; `amount`: how many
+    FFMT = "ffmt"  # rows with a halo that is computed again; `amount`: tiles
+    STREAM = "stream"  # rows, each once, through windows; `amount`: rows at a time
+    IN_PLACE = "in_place"  # one operator that writes where it reads
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tiling:
+    """Operators first..last of the graph's order."""
+
+    first: int
+    last: int
+    kind: TilingKind = TilingKind.STREAM
+    amount: int = 1
+
+    def with_amount(self, amount: int) -> Tiling:
+        return replace(self, amount=amount)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A graph with some of its operators tiled, laid out."""
+
+    graph: Graph
+    tilings: tuple[Tiling, ...]
+    program: Program
+    occupied: Occupancy
+    stacking: Stacking
+    macs: int
+
+    @property
+    def peak(self) -> int:
+        return self.stacking.peak
+
+
+def can_be_in_place(graph: Graph, index: int, keep: frozenset[str] = frozenset()) -> bool:
+    """May an operator write its output over its first input, which nobody needs again?"""
+    op = graph.ops[index]
+    if op.kind not in IN_PLACE or not activations(graph, op) or op.inputs[0] == op.output:
+        return False
+    if graph.tensors[op.inputs[0]].is_constant:
+        return False
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    root = root_of(graph, op.inputs[0])
+    reads = [root_of(graph, name) for name in activations(graph, op)]
+    return (
+        x.shape == y.shape
+        and x.dtype == y.dtype
+        and reads.count(root) == 1
+        and lives(graph, keep)[root].last == index
+    )
+
+
+def draft(
+    graph: Graph,
+    tilings: Sequence[Tiling],
+    *,
+    keep: frozenset[str] = frozenset(),
+    scratch: int = 0,
+    exact: bool = False,
+) -> Draft:
+    """The program of a graph with disjoint tilings, and where its stores lie.
+
+    `scratch`: bytes that the learner needs beside `keep` at the end. CannotTileError where a
+    tiling does not fit the graph.
+    """
+    builder = Builder(graph)
+    for name in graph.inputs:
+        builder.whole(name)
+    tiled = {tiling.first: tiling for tiling in tilings}
+    work = 0
+    index = 0
+    while index < len(graph.ops):
+        tiling = tiled.get(index)
+        if tiling is None:
+            builder.whole_op(index)
+            work += macs(graph.ops[index], graph.tensors)
+            index += 1
+            continue
+        work += emit(builder, tiling, keep)
+        index = tiling.last + 1
+    program = builder.done(keep)
+    if scratch:
+        program = with_scratch(program, scratch)
+    occupied = occupancy(program)
+    stacking = stack(program.stores, occupied, exact=exact)
+    return Draft(graph, tuple(tilings), program, occupied, stacking, work)
+
+
+def emit(builder: Builder, tiling: Tiling, keep: frozenset[str]) -> int:
+    """Adds a tiling's moves; its multiply-accumulates."""
+    graph = builder.graph
+    ops = graph.ops[tiling.first : tiling.last + 1]
+    if tiling.kind is TilingKind.IN_PLACE:
+        builder.whole_op(tiling.first, in_place=True)
+        return _macs(graph, ops)
+    if tiling.kind is TilingKind.FDT:
+        emit_channels(builder, tiling.first, tiling.last, tiling.amount, keep)
+        return _macs(graph, ops)
+    path = row_path(graph, tiling.first, tiling.last, keep)
+    if tiling.kind is TilingKind.STREAM:
+        emit_stream(builder, path, tiling.amount)
+        return stream_macs(path)
+    emit_tiles(builder, path, tiling.amount)
+    return tile_macs(path, tiling.amount)
+
+
+def _macs(graph: Graph, ops: Sequence[Op]) -> int:
+    return sum(macs(op, graph.tensors) for op in ops)
+
+
+def with_scratch(program: Program, size: int) -> Program:
+    """The program with `size` bytes more that only the caller uses, at the end."""
+
+    words = -(-size // 4)
+    store = len(program.stores)
+    piece = Piece(store, 0, 1, words, words, 4)
+    return replace(
+        program,
+        stores=(*program.stores, Store(SCRATCH, 4 * words, 16)),
+        places={**program.places, SCRATCH: piece},
+        stays=(*program.stays, SCRATCH),
+    )
