@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import OpKind
+from fieldloop.ir.shapes import macs
 from fieldloop.ir.tensor import DType, Tensor
 from fieldloop.plan.channel_paths import (
     ChannelPath,
@@ -27,7 +28,14 @@ from fieldloop.plan.maps import Map
 from fieldloop.plan.program import Box, Builder, Move, Piece, root_of
 from fieldloop.plan.types import StepKind
 
-__all__ = ["channel_parts", "channel_paths", "channel_ram", "emit_channels", "is_channel_path"]
+__all__ = [
+    "channel_macs",
+    "channel_parts",
+    "channel_paths",
+    "channel_ram",
+    "emit_channels",
+    "is_channel_path",
+]
 
 MOST_PARTS = 64
 _SUM_BYTES = 4  # an accumulator: int32 or float32
@@ -54,6 +62,18 @@ def channel_parts(graph: Graph, first: int, last: int) -> list[int]:
     for parts in range(2, min(MOST_PARTS, units) + 1):
         widths.setdefault(-(-units // parts), parts)
     return list(widths.values())
+
+
+def channel_macs(graph: Graph, first: int, last: int) -> int:
+    """Multiply-accumulates of the path, in however many parts: the operators', less those of rows
+    that nobody reads.
+    """
+    stages = channel_path(graph, first, last).stages
+    ops = [graph.ops[stage.index] for stage in stages]
+    return sum(
+        macs(op, graph.tensors) * stage.y_rows // stage.y.rows
+        for op, stage in zip(ops, stages, strict=True)
+    )
 
 
 def channel_ram(graph: Graph, first: int, last: int, parts: int) -> int:
