@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fieldloop.image.reader import Image
     from fieldloop.link import Board
     from fieldloop.link.transport import TextSink
-    from fieldloop.quantize.options import QuantizeOptions
+    from fieldloop.quantize.options import Progress, QuantizeOptions
 
 
 def compile(
@@ -41,6 +41,9 @@ def compile(
     meta: Mapping[str, Any] | None = None,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
+    tiling: str = "none",
+    mac_limit: float | None = None,
+    progress: Progress | None = None,
 ) -> Compiled:
     """Turns a network into a model image and tells what it costs.
 
@@ -51,7 +54,8 @@ def compile(
     at. learn: layers that may be trained in the field, counted from the output, or names; 2 for a
     module with calibration, else none.
     rehearsal: samples and class numbers that travel with the model. options: how to quantise.
-    DoesNotFitError when it is larger than a limit (bytes).
+    DoesNotFitError when it is larger than a limit (bytes). tiling: "none", "fdt", "ffmt" or
+    "auto", for less RAM; mac_limit: work that may be spent on it, 1.05 for 5 % more.
     """
     from fieldloop.compiler import DEFAULT_LEARN
     from fieldloop.sources import (
@@ -83,6 +87,9 @@ def compile(
         options=options,
         flash_limit=flash_limit,
         ram_limit=ram_limit,
+        tiling=tiling,
+        mac_limit=mac_limit,
+        progress=progress,
     )
 
 

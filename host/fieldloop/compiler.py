@@ -6,8 +6,9 @@ Everything the device will need, RAM and flash to the byte, is known when this r
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from fieldloop.ir.reference import run
 from fieldloop.ir.shapes import macs
 from fieldloop.ir.tensor import Array, DType, Quant
 from fieldloop.plan.order import best_order
-from fieldloop.plan.planner import backward_reads, plan_graph
+from fieldloop.plan.planner import backward_reads, plan_learning
+from fieldloop.plan.search import Goal
 from fieldloop.plan.show import memory_map
+from fieldloop.plan.tiled import Planned, plan_tiled
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.verify import verify
 from fieldloop.quantize.ptq import quantize_graph
@@ -71,13 +74,34 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class TileReport:
+    """A stretch of operators that is not computed one after the other, each whole."""
+
+    first: str  # names of operators
+    last: str
+    kind: str  # "fdt", "ffmt", "stream" or "in_place"
+    amount: int  # fdt, ffmt: parts; stream: rows at a time
+
+
+@dataclass(frozen=True, slots=True)
 class CompileReport:
-    """What the model will cost, to the byte."""
+    """What the model will cost, to the byte. RAM is the whole arena, with plain C kernels.
+
+    `optimal`: no plan can need less: untiled, no order of the operators and no layout; tiled, no
+    tiling either. `bound_bytes`: what no plan of that kind can do without.
+    """
 
     flash_bytes: int
     ram_infer_bytes: int
     ram_learn_bytes: int | None  # the forward arena while learning; the learner's own comes on top
-    macs: int
+    untiled_ram_bytes: int
+    macs: int  # of one run, with what is computed twice
+    mac_overhead: float  # to the untiled model: 0.05 is 5 % more
+    tiles: tuple[TileReport, ...]
+    steps: int  # of the plan for inference; 0: one an operator
+    optimal: bool
+    bound_bytes: int
+    planner_seconds: float
     layers: tuple[LayerReport, ...]
     memory_map: str
 
@@ -119,6 +143,8 @@ def compile_graph(
     inner_rate: float = INNER_RATE,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
+    tiling: str = "none",
+    mac_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Compiled:
     """Compiles a graph for the device.
@@ -130,8 +156,12 @@ def compile_graph(
     (of operators); None for inference only. `rehearsal`: real-valued samples and class numbers
     that travel with the model. `options`: how to quantise (then `percentile` is theirs).
     `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells what is missing (RAM: the
-    larger of the two arenas). `progress` hears of calibration: stage, samples done, in all.
+    larger of the two arenas). `tiling`: "none", "fdt" (slices of channels), "ffmt" (tiles of rows)
+    or "auto" (slices, rows through windows, operators in place), for the least RAM; `mac_limit`:
+    the multiply-accumulates that may be spent on it, as a multiple of the untiled model's.
+    `progress` hears of calibration and of the search: stage, done, in all.
     """
+    goal = Goal(tiling, mac_limit)
     samples = None if calibration is None else _by_name(graph, calibration)
     is_float = all(t.dtype is not DType.INT8 for t in graph.activations)
     quantises = is_float and samples is not None
@@ -168,13 +198,20 @@ def compile_graph(
         assert samples is not None
         norm = _mean_square_norm(graph, samples, head.inputs[0])
     ordered = best_order(graph)
-
-    keep: dict[PlanKind, frozenset[str]] = {PlanKind.INFER: frozenset()}
+    begun = time.monotonic()
+    planned = plan_tiled(ordered, PlanKind.INFER, goal, progress)
+    plans: tuple[Plan, ...] = (planned.plan,)
+    verify(ordered, planned.plan)
     if layers and head is not None:
-        keep[PlanKind.LEARN] = backward_reads(ordered, layers[-1].name, head.name)
-    plans = tuple(plan_graph(ordered, kind, keep=kept) for kind, kept in keep.items())
-    for plan in plans:
-        verify(ordered, plan, keep=keep[plan.kind])
+        names = [op.name for op in layers]
+
+        def to_learn(keep: frozenset[str], scratch: int) -> Plan:
+            wanted = replace(goal, keep=keep, scratch=scratch)
+            return plan_tiled(ordered, PlanKind.LEARN, wanted, progress).plan
+
+        plans = (*plans, plan_learning(ordered, names, head.name, to_learn))
+        verify(ordered, plans[1], keep=backward_reads(ordered, layers[-1].name, head.name))
+    seconds = time.monotonic() - begun
 
     trainables = tuple(Trainable(op.name, _lr_scale(op, head, norm, inner_rate)) for op in layers)
     image = write_image(
@@ -185,7 +222,7 @@ def compile_graph(
         rehearsal=_rehearsal(ordered, rehearsal),
         meta=meta,
     )
-    report = _report(ordered, image, plans, trainables)
+    report = _report(ordered, image, plans, trainables, planned, seconds)
     for what, needed, limit in (
         ("flash", report.flash_bytes, flash_limit),
         ("RAM", max(plan.arena_bytes for plan in plans), ram_limit),
@@ -352,11 +389,15 @@ def _rehearsal(graph: Graph, rehearsal: tuple[Array, Array] | None) -> Rehearsal
 
 
 def _report(
-    graph: Graph, image: bytes, plans: tuple[Plan, ...], trainables: tuple[Trainable, ...]
+    graph: Graph,
+    image: bytes,
+    plans: tuple[Plan, ...],
+    trainables: tuple[Trainable, ...],
+    planned: Planned,
+    seconds: float,
 ) -> CompileReport:
     rates = {layer.op: layer.lr_scale for layer in trainables}
     arena = {plan.kind: plan.arena_bytes for plan in plans}
-    infer = next(plan for plan in plans if plan.kind is PlanKind.INFER)
     layers = tuple(
         LayerReport(
             name=op.name,
@@ -372,11 +413,28 @@ def _report(
         )
         for op in graph.ops
     )
+    tiles = tuple(
+        TileReport(
+            graph.ops[tiling.first].name,
+            graph.ops[tiling.last].name,
+            tiling.kind.value,
+            tiling.amount,
+        )
+        for tiling in planned.tilings
+    )
+    work = graph.macs()
     return CompileReport(
         flash_bytes=len(image),
         ram_infer_bytes=arena[PlanKind.INFER],
         ram_learn_bytes=arena.get(PlanKind.LEARN),
-        macs=graph.macs(),
+        untiled_ram_bytes=planned.untiled.arena_bytes,
+        macs=planned.macs,
+        mac_overhead=planned.macs / work - 1.0 if work else 0.0,
+        tiles=tiles,
+        steps=len(planned.plan.steps),
+        optimal=planned.optimal,
+        bound_bytes=planned.bound,
+        planner_seconds=seconds,
         layers=layers,
-        memory_map=memory_map(graph, infer),
+        memory_map=memory_map(graph, planned.untiled),
     )

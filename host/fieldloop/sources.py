@@ -20,7 +20,7 @@ from fieldloop.ir.tensor import DType
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
-    from fieldloop.quantize.options import QuantizeOptions
+    from fieldloop.quantize.options import Progress, QuantizeOptions
 
 Array = npt.NDArray[Any]
 NETWORK_SUFFIXES = (".tflite", ".onnx", ".py")
@@ -116,6 +116,9 @@ def compile_source(
     options: QuantizeOptions | None = None,
     flash_limit: int | None = None,
     ram_limit: int | None = None,
+    tiling: str = "none",
+    mac_limit: float | None = None,
+    progress: Progress | None = None,
 ) -> Compiled:
     """Compiles it; float32 without calibration samples."""
     from fieldloop.compiler import compile_graph
@@ -132,6 +135,9 @@ def compile_source(
         options=options,
         flash_limit=flash_limit,
         ram_limit=ram_limit,
+        tiling=tiling,
+        mac_limit=mac_limit,
+        progress=progress,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import MappingProxyType
 
 from fieldloop.errors import UsageError
@@ -50,20 +50,30 @@ def plan_graph(
     return Plan(kind, peak(items, offsets), MappingProxyType(by_name), learner_scratch=scratch)
 
 
-def plan_learning(graph: Graph, layers: Collection[str], head: str) -> Plan:
+def plan_learning(
+    graph: Graph,
+    layers: Collection[str],
+    head: str,
+    make: Callable[[frozenset[str], int], Plan] | None = None,
+) -> Plan:
     """The plan to learn with: the forward pass, what it saves, and the backward pass's scratch.
 
     `layers`: operators that are trained; `head`: the one that makes the logits. There is room for
     any configuration where that costs nothing, else for the learner's own defaults; and none where
-    the arena would grow by more than a learner takes that brings its own.
+    the arena would grow by more than the scratch itself. `make`: plans with what must be kept and
+    so much scratch; `plan_graph` where it is not given.
     """
     names = [op.name for op in graph.ops]
     keep = backward_reads(graph, min(layers, key=names.index), head)
+
+    def untiled(kept: frozenset[str], scratch: int) -> Plan:
+        return plan_graph(graph, PlanKind.LEARN, keep=kept, learner_scratch=scratch)
+
     usual = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
     alone, usually, always = (
-        plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=scratch)
-        for scratch in (0, usual, scratch_bytes(graph, layers))
+        (make or untiled)(keep, scratch) for scratch in (0, usual, scratch_bytes(graph, layers))
     )
-    if always.arena_bytes <= usually.arena_bytes:
-        usually = always
-    return usually if usually.arena_bytes <= alone.arena_bytes + usual else alone
+    _, lent = usually.learner_scratch
+    if usually.arena_bytes > alone.arena_bytes + lent:
+        return alone
+    return always if always.arena_bytes <= usually.arena_bytes else usually

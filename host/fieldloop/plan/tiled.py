@@ -9,23 +9,32 @@ from fieldloop.ir.graph import Graph
 from fieldloop.plan.bind import bind, places
 from fieldloop.plan.loops import compress
 from fieldloop.plan.planner import plan_graph
+from fieldloop.plan.program import activations, root_of
 from fieldloop.plan.search import Goal, Progress, best_draft
-from fieldloop.plan.tilings import SCRATCH, Draft
+from fieldloop.plan.tilings import SCRATCH, Draft, Tiling
 from fieldloop.plan.types import Plan, PlanKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A plan and how it was found. `draft`: None where no tiling was asked for.
+    """A plan and how it was found.
 
-    `macs`: multiply-accumulates of one run. `bound`: bytes that no plan of the graph can do
-    without, whatever the tiling: the caller's inputs are there at the start, what stays at the end.
+    `draft`: None where no tiling was asked for. `macs`: multiply-accumulates of one run. `bound`:
+    bytes that no plan can do without, whatever the order, layout and (where asked for) tiling;
+    `optimal`: the plan needs no more than some bound that is proven.
     """
 
     plan: Plan
+    untiled: Plan
     draft: Draft | None
     macs: int
     bound: int
+    optimal: bool
+
+    @property
+    def tilings(self) -> tuple[Tiling, ...]:
+        """Of the plan."""
+        return self.draft.tilings if self.draft is not None and self.plan.steps else ()
 
 
 def plan_tiled(
@@ -33,13 +42,17 @@ def plan_tiled(
 ) -> Planned:
     """The plan of least arena that the goal allows; untiled where no tiling needs less."""
     untiled = plan_graph(graph, kind, keep=goal.keep, learner_scratch=goal.scratch)
-    bound = least_bytes(graph, goal)
     if not goal.kinds:
-        return Planned(untiled, None, graph.macs(), bound)
+        bound = untiled_bound(graph, goal)
+        optimal = bound == untiled.arena_bytes
+        return Planned(untiled, untiled, None, graph.macs(), bound, optimal)
+    bound = least_bytes(graph, goal)
     draft = best_draft(graph, goal, progress)
     if not draft.tilings or draft.peak >= untiled.arena_bytes:
-        return Planned(untiled, draft, graph.macs(), bound)
-    return Planned(plan_of(draft, kind), draft, draft.macs, bound)
+        optimal = bound == untiled.arena_bytes
+        return Planned(untiled, untiled, draft, graph.macs(), bound, optimal)
+    plan = plan_of(draft, kind)
+    return Planned(plan, untiled, draft, draft.macs, bound, bound == plan.arena_bytes)
 
 
 def plan_of(draft: Draft, kind: PlanKind) -> Plan:
@@ -59,8 +72,17 @@ def plan_of(draft: Draft, kind: PlanKind) -> Plan:
     )
 
 
+def untiled_bound(graph: Graph, goal: Goal) -> int:
+    """What no order of whole operators can do without."""
+    least = 0
+    for op in graph.ops:
+        roots = {root_of(graph, name) for name in (*activations(graph, op), op.output)}
+        least = max(least, sum(graph.tensors[root].bytes for root in roots))
+    return max(least, least_bytes(graph, goal))
+
+
 def least_bytes(graph: Graph, goal: Goal) -> int:
-    """What is there at the start, and what is there at the end."""
+    """What is there at the start, and what is there at the end: no tiling changes that."""
     tensors = graph.tensors
     given = sum(tensors[name].bytes for name in graph.inputs)
     stays = {*graph.outputs, *goal.keep}
