@@ -21,6 +21,8 @@ _Static_assert(sizeof(fl_mean_params_t) == 48, "lies in flash");
 _Static_assert(sizeof(fl_unary_params_t) == 48, "lies in flash");
 _Static_assert(sizeof(fl_op_t) == 80, "lies in flash");
 _Static_assert(sizeof(fl_plan_t) == 16, "lies in flash");
+_Static_assert(sizeof(fl_tiles_t) == 16, "lies in flash");
+_Static_assert(sizeof(fl_plan_step_t) == 64, "lies in flash");
 _Static_assert(sizeof(fl_trainable_t) == 16, "lies in flash");
 _Static_assert(sizeof(fl_rehearsal_set_t) == 16, "lies in flash");
 
@@ -35,6 +37,7 @@ static int is_known(uint32_t type) {
     case FL_SECTION_LEARN:
     case FL_SECTION_REHEARSAL:
     case FL_SECTION_META:
+    case FL_SECTION_TILES:
         return 1;
     default:
         return 0;
@@ -140,32 +143,6 @@ static int find_graph(fl_view_t *v) {
     return FL_OK;
 }
 
-static int check_plans(const fl_view_t *v) {
-    uint32_t seen = 0;  // bit of each kind
-    for (uint32_t i = 0; i < v->section_count; i++) {
-        const fl_section_t *s = &v->sections[i];
-        if (s->type != FL_SECTION_PLAN) {
-            continue;
-        }
-        const fl_plan_t *plan = (const fl_plan_t *)fl_at(v, s->offset);
-        if (s->bytes < sizeof(*plan)) {
-            return FL_EBADMSG;
-        }
-        if (plan->kind > FL_PLAN_LEARN) {
-            continue;  // of a newer minor version: nobody will ask for it
-        }
-        if (seen & (1u << plan->kind)) {
-            return FL_EBADMSG;
-        }
-        seen |= 1u << plan->kind;
-        int err = fl_check_plan(v, plan, s->bytes);
-        if (err) {
-            return err;
-        }
-    }
-    return seen & (1u << FL_PLAN_INFER) ? FL_OK : FL_EBADMSG;
-}
-
 static int check_optional(const fl_view_t *v) {
     const fl_section_t *s;
     int err = only(v, FL_SECTION_LABELS, &s);
@@ -211,7 +188,7 @@ int fl_image_check(const void *image, size_t bytes) {
         err = fl_check_flow(&v);
     }
     if (!err) {
-        err = check_plans(&v);
+        err = fl_check_plans(&v);
     }
     return err ? err : check_optional(&v);
 }

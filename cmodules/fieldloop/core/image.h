@@ -89,7 +89,7 @@ int fl_check_tensors(const fl_view_t *v);            // image_graph.c
 int fl_check_io(const fl_view_t *v);                 // image_graph.c
 int fl_check_flow(const fl_view_t *v);               // image_graph.c: written once, before it is read
 int fl_check_op(const fl_view_t *v, const fl_op_t *op);                              // image_ops.c
-int fl_check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes);        // image_extra.c
+int fl_check_plans(const fl_view_t *v);                                              // image_plan.c
 int fl_check_labels(const uint8_t *data, uint32_t bytes);                            // image_extra.c
 int fl_check_trainables(const fl_view_t *v, const uint8_t *data, uint32_t bytes);    // image_extra.c
 int fl_check_rehearsal(const fl_view_t *v, const uint8_t *data, uint32_t bytes);     // image_extra.c

@@ -17,6 +17,17 @@ int fl_check_one_to_one(const fl_view_t *v, const fl_op_t *op);       // image_e
 int fl_check_embedding(const fl_view_t *v, const fl_op_t *op);        // image_moves.c
 int fl_check_move(const fl_view_t *v, const fl_op_t *op);             // image_moves.c
 
+// A plan on its way through the checks.
+typedef struct {
+    const fl_plan_t *plan;
+    const uint32_t *offsets;  // [tensor_count]
+    uint32_t highest;         // end of anything that was seen in the arena
+} fl_places_t;
+
+// That an operator may run between the places of its tensors; `in_place`: element by element, over its input.
+int fl_check_whole(const fl_view_t *v, const fl_places_t *a, const fl_op_t *op, int in_place);  // image_plan.c
+int fl_check_tiles(const fl_view_t *v, fl_places_t *a, const fl_section_t *section);           // image_tiles.c
+
 static inline const fl_tensor_t *fl_tensor_of(const fl_view_t *v, uint32_t index) {
     return &v->tensors[index];
 }

@@ -1,57 +1,6 @@
-// Plans, labels, trainable layers and the rehearsal set.
+// Labels, trainable layers and the rehearsal set.
 #include "core/image.h"
 #include "fieldloop/fl_error.h"
-
-// An operator may not write over what it reads; a reshape may leave everything where it is.
-static int overlaps(const fl_view_t *v, const uint32_t *offsets, const fl_op_t *op) {
-    const uint32_t out = offsets[op->out[0]];
-    const uint32_t out_end = out + v->tensors[op->out[0]].bytes;
-    for (uint32_t i = 0; i < fl_op_places(op); i++) {
-        const uint32_t t = fl_op_input(op, i);
-        if (t == FL_NO_TENSOR || v->tensors[t].kind != FL_ACTIVATION) {
-            continue;
-        }
-        const uint32_t in = offsets[t];
-        if (in < out_end && out < in + v->tensors[t].bytes && !(op->opcode == FL_OP_RESHAPE && in == out)) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-int fl_check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes) {
-    if (bytes != sizeof(*plan) + (uint64_t)v->tensor_count * sizeof(uint32_t)) {
-        return FL_EBADMSG;
-    }
-    if (plan->arena_bytes > FL_MAX_BYTES) {
-        return FL_ENOTSUP;
-    }
-    const uint32_t *offsets = (const uint32_t *)(const void *)(plan + 1);
-    uint32_t highest = 0;
-    for (uint32_t i = 0; i < v->tensor_count; i++) {
-        const fl_tensor_t *t = &v->tensors[i];
-        if (t->kind == FL_CONSTANT) {
-            if (offsets[i] != UINT32_MAX) {
-                return FL_EBADMSG;
-            }
-            continue;
-        }
-        if (t->bytes > plan->arena_bytes || offsets[i] > plan->arena_bytes - t->bytes ||
-            offsets[i] % fl_dtype_bytes(t->dtype) != 0) {
-            return FL_EBADMSG;
-        }
-        highest = offsets[i] + t->bytes > highest ? offsets[i] + t->bytes : highest;
-    }
-    if (highest != plan->arena_bytes) {
-        return FL_EBADMSG;
-    }
-    for (uint32_t i = 0; i < v->op_count; i++) {
-        if (overlaps(v, offsets, &v->ops[i])) {
-            return FL_EBADMSG;
-        }
-    }
-    return FL_OK;
-}
 
 // Bytes of the UTF-8 sequence at `s`, or 0 where it is not one (overlong, surrogate, beyond U+10FFFF, cut off).
 // A NUL ends the string, so nothing is read beyond the section, whose last byte is one.

@@ -5,6 +5,7 @@
 
 #include "core/image.h"
 #include "core/run.h"
+#include "core/tiles.h"
 #include "fieldloop/fl_error.h"
 #include "fieldloop/fl_kernels.h"
 
@@ -51,10 +52,7 @@ static const fl_plan_t *find_plan(const fl_model_t *m, uint32_t kind) {
     return NULL;
 }
 
-uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant) {
-    if (op >= m->op_count) {
-        return 0;
-    }
+uint32_t fl_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant) {
     const fl_op_t *o = &m->ops[op];
     const fl_tensor_t *x = &m->tensors[o->in[0]];
     const fl_map_dims_t d = fl_map_dims(x, &m->tensors[o->out[0]]);
@@ -75,6 +73,13 @@ uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t vari
     }
 }
 
+uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant) {
+    if (op >= m->op_count) {
+        return 0;
+    }
+    return m->tiles ? fl_tiles_scratch(m, m->tiles, op, variant) : fl_op_scratch(m, op, variant);
+}
+
 // Where the kernels' scratch begins: behind the activations.
 static uint32_t scratch_from(const fl_plan_t *plan) {
     return (plan->arena_bytes + FL_IMAGE_ALIGN - 1) & ~(uint32_t)(FL_IMAGE_ALIGN - 1);
@@ -85,9 +90,10 @@ size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_
     if (!plan) {
         return 0;
     }
-    uint32_t scratch = 0;
-    for (uint32_t i = 0; i < m->op_count; i++) {
-        const uint32_t need = fl_model_op_scratch(m, i, variant);
+    const fl_tiles_t *tiles = fl_find_tiles(m->image, plan_kind);
+    uint32_t scratch = tiles ? fl_tiles_scratch(m, tiles, FL_EVERY_OP, variant) : 0;
+    for (uint32_t i = 0; !tiles && i < m->op_count; i++) {
+        const uint32_t need = fl_op_scratch(m, i, variant);
         scratch = need > scratch ? need : scratch;
     }
     return scratch ? (size_t)scratch_from(plan) + scratch : plan->arena_bytes;
@@ -110,6 +116,7 @@ int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_b
         return FL_ENOMEM;
     }
     m->plan = (const uint32_t *)(const void *)(plan + 1);
+    m->tiles = fl_find_tiles(m->image, plan_kind);
     m->arena = arena;
     m->arena_bytes = (uint32_t)need;
     m->scratch = need > plan->arena_bytes ? m->arena + scratch_from(plan) : NULL;
@@ -123,7 +130,7 @@ const void *fl_model_tensor(const fl_model_t *m, uint32_t t) {
     if (m->tensors[t].kind == FL_CONSTANT) {
         return m->image + m->tensors[t].offset;
     }
-    return m->plan ? m->arena + m->plan[t] : NULL;
+    return m->plan && m->plan[t] != FL_NO_PLACE ? m->arena + m->plan[t] : NULL;
 }
 
 void *fl_model_input(const fl_model_t *m, uint32_t i) {
@@ -176,16 +183,54 @@ static void run_op(const fl_model_t *m, uint32_t index) {
     const fl_op_t *op = &m->ops[index];
     if (fl_is_move(op->opcode)) {
         fl_run_move(m, op);
-    } else if (op->opcode == FL_OP_QUANTIZE || m->tensors[op->in[0]].dtype != FL_F32) {
+    } else if (m->tensors[op->in[0]].dtype != FL_F32) {
         fl_run_int8(m, index);
     } else {
         fl_run_f32(m, op);
     }
 }
 
+static void run_step(const fl_model_t *m, const fl_plan_step_t *s) {
+    if (s->kind == FL_STEP_OP) {
+        run_op(m, s->op);
+    } else if (s->kind == FL_STEP_COPY) {
+        memmove(m->arena + s->y, m->arena + s->x, s->z);
+    } else {
+        fl_run_tile(m, s);
+    }
+}
+
+// The steps of operators [first, end), in their order.
+static void run_steps(const fl_model_t *m, uint32_t first, uint32_t end) {
+    const fl_plan_step_t *s = fl_steps_of(m->tiles);
+    const fl_plan_step_t *last = s + m->tiles->count;
+    while (s < last) {
+        uint32_t times = 1;
+        uint32_t body = 1;
+        if (s->kind == FL_STEP_LOOP) {
+            times = s->rows;
+            body = s->op;
+            s++;
+        }
+        for (uint32_t i = 0; i < times; i++) {
+            for (uint32_t k = 0; k < body; k++) {
+                if (s[k].op >= first && s[k].op < end) {
+                    const fl_plan_step_t now = fl_step_at(&s[k], i);
+                    run_step(m, &now);
+                }
+            }
+        }
+        s += body;
+    }
+}
+
 int fl_model_run_ops(fl_model_t *m, uint32_t first, uint32_t end) {
     if (!m->plan || first > end || end > m->op_count) {
         return FL_EINVAL;
+    }
+    if (m->tiles) {
+        run_steps(m, first, end);
+        return FL_OK;
     }
     for (uint32_t i = first; i < end; i++) {
         run_op(m, i);
@@ -197,12 +242,16 @@ int fl_model_run(fl_model_t *m) {
     return fl_model_run_ops(m, 0, m->op_count);
 }
 
-uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op) {
-    if (op >= m->op_count || !fl_is_weighted(m->ops[op].opcode)) {
-        return 0;
-    }
+uint64_t fl_op_macs(const fl_model_t *m, uint32_t op) {
     const fl_op_t *o = &m->ops[op];
     const fl_tensor_t *w = &m->tensors[o->in[1]];
     const uint32_t channels = (uint32_t)(o->opcode == FL_OP_DEPTHWISE_CONV2D ? w->shape[3] : w->shape[0]);
     return (uint64_t)fl_elements(&m->tensors[o->out[0]]) * (fl_elements(w) / channels);
+}
+
+uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op) {
+    if (op >= m->op_count || !fl_is_weighted(m->ops[op].opcode)) {
+        return 0;
+    }
+    return m->tiles ? fl_tiles_macs(m, m->tiles, op) : fl_op_macs(m, op);
 }

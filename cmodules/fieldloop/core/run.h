@@ -12,8 +12,22 @@ void fl_run_move(const fl_model_t *m, const fl_op_t *op); // run_moves.c: of any
 // b - x_zero * sum of w of a weighted int8 operator, or NULL.
 const int32_t *fl_model_folded_bias(const fl_model_t *m, uint32_t op);
 
-// How the inputs of a binary operator step along the output (run_broadcast.c).
-fl_broadcast_t fl_broadcast_of(const fl_tensor_t *a, const fl_tensor_t *b, const fl_tensor_t *y);
+// Scratch and multiply-accumulates of a whole operator.
+uint32_t fl_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant);
+uint64_t fl_op_macs(const fl_model_t *m, uint32_t op);
+
+// A clamp of f32, from the bits that the image holds (run_f32.c).
+float fl_float_of(int32_t bits);
+
+// Factors, zero points and clamp of a weighted int8 operator, and of a mean (run_int8.c).
+fl_quant_t fl_quant_of(const fl_model_t *m, uint32_t op);
+fl_mean_quant_t fl_mean_quant_of(const fl_model_t *m, const fl_op_t *op);
+
+// Element by element, of any dtype: binary operators, table, quantize, dequantize, unary (run_elements.c). The second one
+// runs on any elements: of one input d->n[3] of them; b of binary operators only.
+void fl_run_elements(const fl_model_t *m, const fl_op_t *op);
+void fl_run_elements_at(const fl_model_t *m, const fl_op_t *op, const fl_broadcast_t *d, const void *a, const void *b,
+                        void *out);
 
 static inline void *fl_run_out(const fl_model_t *m, const fl_op_t *op) {
     return m->arena + m->plan[op->out[0]];

@@ -5,7 +5,7 @@
 #include "core/run.h"
 #include "fieldloop/fl_kernels_f32.h"
 
-static float float_of(int32_t bits) {
+float fl_float_of(int32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
@@ -15,8 +15,8 @@ void fl_run_f32(const fl_model_t *m, const fl_op_t *op) {
     const fl_tensor_t *x = &m->tensors[op->in[0]];
     const fl_tensor_t *y = &m->tensors[op->out[0]];
     const fl_map_dims_t d = fl_map_dims(x, y);
-    const float lo = float_of(op->act_min);
-    const float hi = float_of(op->act_max);
+    const float lo = fl_float_of(op->act_min);
+    const float hi = fl_float_of(op->act_max);
     const float *in = fl_model_tensor(m, op->in[0]);
     const float *second = op->in[1] == FL_NO_TENSOR ? NULL : fl_model_tensor(m, op->in[1]);
     const float *bias = op->in[2] == FL_NO_TENSOR ? NULL : fl_model_tensor(m, op->in[2]);
@@ -48,13 +48,8 @@ void fl_run_f32(const fl_model_t *m, const fl_op_t *op) {
     case FL_OP_MEAN:
         fl_mean_f32(op->p.mean.axes, lo, hi, x->shape, in, out);
         break;
-    case FL_OP_UNARY:
-        fl_unary_f32(&op->p.unary, (int32_t)fl_elements(x), in, out);
+    default:
+        fl_run_elements(m, op);
         break;
-    default: {
-        const fl_broadcast_t steps = fl_broadcast_of(x, &m->tensors[op->in[1]], y);
-        fl_binary_f32(op->opcode, lo, hi, &steps, in, second, out);
-        break;
-    }
     }
 }

@@ -1,7 +1,30 @@
-// Operators on int8, and those that make int8 of f32.
+// Operators on int8.
 #include "core/image.h"
 #include "core/run.h"
-#include "fieldloop/fl_kernels_f32.h"
+
+fl_quant_t fl_quant_of(const fl_model_t *m, uint32_t index) {
+    const fl_op_t *op = &m->ops[index];
+    return (fl_quant_t){
+        .x_zero = m->tensors[op->in[0]].zero_point,
+        .out_zero = m->tensors[op->out[0]].zero_point,
+        .act_min = op->act_min,
+        .act_max = op->act_max,
+        .requant = (const fl_requant_t *)(const void *)(m->image + op->requant),
+        .requant_stride = op->requant_count > 1,
+        .w_zero = m->tensors[op->in[1]].zero_point,
+        .folded = fl_model_folded_bias(m, index),
+        .flags = op->flags,
+    };
+}
+
+fl_mean_quant_t fl_mean_quant_of(const fl_model_t *m, const fl_op_t *op) {
+    return (fl_mean_quant_t){
+        .x_zero = m->tensors[op->in[0]].zero_point,
+        .out_zero = m->tensors[op->out[0]].zero_point,
+        .act_min = op->act_min,
+        .act_max = op->act_max,
+    };
+}
 
 static void run_weighted(const fl_model_t *m, uint32_t index) {
     const fl_op_t *op = &m->ops[index];
@@ -9,17 +32,7 @@ static void run_weighted(const fl_model_t *m, uint32_t index) {
     const fl_tensor_t *w = &m->tensors[op->in[1]];
     const fl_tensor_t *y = &m->tensors[op->out[0]];
     const fl_map_dims_t d = fl_map_dims(x, y);
-    const fl_quant_t q = {
-        .x_zero = x->zero_point,
-        .out_zero = y->zero_point,
-        .act_min = op->act_min,
-        .act_max = op->act_max,
-        .requant = (const fl_requant_t *)(const void *)(m->image + op->requant),
-        .requant_stride = op->requant_count > 1,
-        .w_zero = w->zero_point,
-        .folded = fl_model_folded_bias(m, index),
-        .flags = op->flags,
-    };
+    const fl_quant_t q = fl_quant_of(m, index);
     const int8_t *in = fl_model_tensor(m, op->in[0]);
     const int8_t *weights = fl_model_weights(m, index);
     const int32_t *bias = fl_model_bias(m, index);
@@ -32,55 +45,6 @@ static void run_weighted(const fl_model_t *m, uint32_t index) {
         const int32_t cols = w->shape[1];
         fl_fully_connected(&q, (int32_t)x->bytes / cols, w->shape[0], cols, in, weights, bias, m->scratch, out);
     }
-}
-
-static void run_binary(const fl_model_t *m, const fl_op_t *op) {
-    const fl_tensor_t *a = &m->tensors[op->in[0]];
-    const fl_tensor_t *b = &m->tensors[op->in[1]];
-    const fl_tensor_t *y = &m->tensors[op->out[0]];
-    const fl_add_quant_t q = {
-        .a_zero = a->zero_point,
-        .b_zero = b->zero_point,
-        .out_zero = y->zero_point,
-        .act_min = op->act_min,
-        .act_max = op->act_max,
-    };
-    const fl_broadcast_t d = fl_broadcast_of(a, b, y);
-    const int8_t *left = fl_model_tensor(m, op->in[0]);
-    const int8_t *right = fl_model_tensor(m, op->in[1]);
-    int8_t *out = fl_run_out(m, op);
-    switch (op->opcode) {
-    case FL_OP_ADD:
-        if (a->bytes == y->bytes && b->bytes == y->bytes) {
-            fl_add(&op->p.add, &q, (int32_t)y->bytes, left, right, out);
-        } else {
-            fl_add_broadcast(&op->p.add, &q, &d, left, right, out);
-        }
-        break;
-    case FL_OP_SUB:
-        fl_sub(&op->p.add, &q, &d, left, right, out);
-        break;
-    case FL_OP_MUL:
-        fl_mul(&op->p.mul, &q, &d, left, right, out);
-        break;
-    case FL_OP_MINIMUM:
-        fl_minimum(op->act_min, op->act_max, &d, left, right, out);
-        break;
-    default:
-        fl_maximum(op->act_min, op->act_max, &d, left, right, out);
-        break;
-    }
-}
-
-static void run_mean(const fl_model_t *m, const fl_op_t *op) {
-    const fl_tensor_t *x = &m->tensors[op->in[0]];
-    const fl_mean_quant_t q = {
-        .x_zero = x->zero_point,
-        .out_zero = m->tensors[op->out[0]].zero_point,
-        .act_min = op->act_min,
-        .act_max = op->act_max,
-    };
-    fl_mean(&op->p.mean, &q, x->shape, fl_model_tensor(m, op->in[0]), fl_run_out(m, op));
 }
 
 static void run_embedding(const fl_model_t *m, const fl_op_t *op) {
@@ -116,23 +80,16 @@ void fl_run_int8(const fl_model_t *m, uint32_t index) {
         fl_softmax(&op->p.softmax, n / cols, cols, in, out);
         break;
     }
-    case FL_OP_MEAN:
-        run_mean(m, op);
+    case FL_OP_MEAN: {
+        const fl_mean_quant_t q = fl_mean_quant_of(m, op);
+        fl_mean(&op->p.mean, &q, x->shape, in, out);
         break;
-    case FL_OP_TABLE:
-        fl_table(fl_model_tensor(m, op->in[1]), n, in, out);
-        break;
+    }
     case FL_OP_EMBEDDING:
         run_embedding(m, op);
         break;
-    case FL_OP_QUANTIZE:
-        fl_affine_quantize(y->scale, y->zero_point, n, in, out);
-        break;
-    case FL_OP_DEQUANTIZE:
-        fl_affine_dequantize(x->scale, x->zero_point, n, in, out);
-        break;
     default:
-        run_binary(m, op);
+        fl_run_elements(m, op);
         break;
     }
 }

@@ -33,6 +33,7 @@ typedef struct {
     const uint16_t *io;             // inputs, then outputs: tensor indices
     uint16_t input_count, output_count;
     const uint32_t *plan;           // [tensor_count] arena offsets of the bound plan; NULL until fl_model_bind
+    const fl_tiles_t *tiles;        // the bound plan's steps, in the image; NULL: whole operators, one after the other
     uint8_t *arena;                 // the caller's
     uint32_t arena_bytes;
     uint8_t *scratch;               // of the kernels, in the arena behind the activations; NULL where none is needed
@@ -48,14 +49,15 @@ int fl_model_open(fl_model_t *m, const void *image, size_t image_bytes);
 size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind);
 size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_variant_t variant);
 
-// Scratch bytes of operator `op` in a variant.
+// Scratch bytes of operator `op` in a variant: of the most that any of its steps needs where the bound plan is tiled.
 uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t variant);
 
 // Chooses a plan and hands over the arena. FL_ENOENT: no such plan. FL_ENOMEM: fewer than fl_model_arena_bytes.
 // FL_EALIGN: arena not 16-byte aligned.
 int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_bytes);
 
-// Place of tensor `t` (activations: in the arena, needs a bound plan; constants: in the image).
+// Place of tensor `t` (activations: in the arena, needs a bound plan; constants: in the image). NULL for an activation that
+// the bound plan's tiles never hold whole.
 const void *fl_model_tensor(const fl_model_t *m, uint32_t t);
 // Place of input / output `i` in the arena, elements of its dtype (int8, f32 or int32); NULL if there is no such one or no
 // plan is bound.
@@ -64,7 +66,8 @@ const void *fl_model_output(const fl_model_t *m, uint32_t i);
 const fl_tensor_t *fl_model_input_info(const fl_model_t *m, uint32_t i);
 const fl_tensor_t *fl_model_output_info(const fl_model_t *m, uint32_t i);
 
-// Runs operators [first, end); what an operator made stays until another one needs the place. FL_EINVAL without a bound plan or on a bad range.
+// Runs operators [first, end); what an operator made stays until another one needs the place. FL_EINVAL without a bound
+// plan or on a bad range. Under a tiled plan it runs the steps of these operators, in the plan's order.
 int fl_model_run_ops(fl_model_t *m, uint32_t first, uint32_t end);
 // Runs the whole model.
 int fl_model_run(fl_model_t *m);
@@ -73,7 +76,8 @@ int fl_model_run(fl_model_t *m);
 const int8_t *fl_model_weights(const fl_model_t *m, uint32_t op);
 const int32_t *fl_model_bias(const fl_model_t *m, uint32_t op);
 
-// Multiply-accumulates of one run of operator `op` (conv, depthwise, fully connected; others 0).
+// Multiply-accumulates of one run of operator `op` (conv, depthwise, fully connected; others 0): under a tiled plan of
+// all its steps, with what they compute more than once.
 uint64_t fl_model_op_macs(const fl_model_t *m, uint32_t op);
 
 #endif

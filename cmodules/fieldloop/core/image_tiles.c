@@ -1,0 +1,253 @@
+// Steps of a tiled plan: that none leaves the arena, the maps of its operator, or the weights, in any iteration of the
+// loop around it. Every field that a loop advances is linear, so the first and the last iteration speak for all.
+#include "core/image_checks.h"
+#include "core/tiles.h"
+
+enum {
+    MAX_STEPS = 0xffff,
+    KNOWN_FLAGS = FL_STEP_PARTIAL | FL_STEP_FIRST | FL_STEP_LAST | FL_STEP_TURNED,
+};
+
+// Bytes of the arena, from the first that is used to the end of the last.
+typedef struct {
+    int64_t from, end;
+} span_t;
+
+// False where it leaves the arena; what lies in it counts towards the plan's highest end.
+static int take(fl_places_t *a, span_t s) {
+    if (s.end > a->plan->arena_bytes) {
+        return 0;
+    }
+    a->highest = (uint32_t)s.end > a->highest ? (uint32_t)s.end : a->highest;
+    return 1;
+}
+
+static int take_piece(fl_places_t *a, uint32_t at, int64_t pixels, int32_t step, int32_t channels, uint32_t size,
+                      span_t *span) {
+    *span = (span_t){at, at + ((pixels - 1) * step + channels) * size};
+    return step >= channels && at % size == 0 && take(a, *span);
+}
+
+static int meet(span_t a, span_t b) {
+    return a.from < b.end && b.from < a.end;
+}
+
+static int is_inside(uint32_t from, uint32_t count, int32_t all) {
+    return count > 0 && from + count <= (uint32_t)all;
+}
+
+static int same_rows(const fl_plan_step_t *s) {
+    return s->x_row == s->row && s->x_rows == s->rows;
+}
+
+static int same_channels(const fl_plan_step_t *s) {
+    return s->x_channel == s->channel && s->x_channels == s->channels;
+}
+
+// Exactly the rows that the box needs: what is left of the padding follows from them.
+static int has_its_rows(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_plan_step_t *s) {
+    const int64_t from = (int64_t)s->row * p->stride_h - p->pad_top;
+    const int64_t end = from + (int64_t)(s->rows - 1) * p->stride_h + (int64_t)(p->kernel_h - 1) * p->dilation_h + 1;
+    const int64_t first = from > 0 ? from : 0;
+    return s->x_row == first && first + s->x_rows == (end < d->in_h ? end : d->in_h);
+}
+
+// A mean over every axis but the last.
+static int keeps_channels(const fl_tensor_t *x, uint32_t axes) {
+    for (uint32_t i = 0; i + 1 < x->ndim; i++) {
+        if (!(axes >> i & 1u) && x->shape[i] != 1) {
+            return 0;
+        }
+    }
+    return !(axes >> (x->ndim - 1) & 1u);
+}
+
+// That the box's operator can be computed in such boxes, from what the step reads.
+static int check_kind(const fl_view_t *v, const fl_op_t *op, const fl_plan_step_t *s, const fl_map_dims_t *d) {
+    const fl_tensor_t *x = fl_tensor_of(v, op->in[0]);
+    const fl_conv_params_t p = fl_step_window(op, s);
+    const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
+    switch (op->opcode) {
+    case FL_OP_CONV2D:
+        return p.groups <= 1 && has_its_rows(&p, d, s) && (partial || s->x_channels == d->in_c);
+    case FL_OP_DEPTHWISE_CONV2D:
+        return !partial && has_its_rows(&p, d, s) && (uint32_t)s->x_channel * p.depth_multiplier == s->channel &&
+               (uint32_t)s->x_channels * p.depth_multiplier == s->channels;
+    case FL_OP_FULLY_CONNECTED:
+        return partial || (same_rows(s) && s->x_channels == d->in_c);
+    case FL_OP_MAX_POOL:
+        return !partial && has_its_rows(&p, d, s) && same_channels(s);
+    case FL_OP_AVG_POOL:
+        if (partial) {  // one window, all of it on the map
+            return d->out_h == 1 && d->out_w == 1 && p.pad_top == 0 && p.pad_left == 0 && p.kernel_w <= d->in_w &&
+                   p.kernel_h <= d->in_h && s->x_row + s->x_rows <= p.kernel_h && same_channels(s);
+        }
+        return has_its_rows(&p, d, s) && same_channels(s);
+    case FL_OP_MEAN:
+        return partial && keeps_channels(x, op->p.mean.axes) && same_channels(s);
+    case FL_OP_EMBEDDING:
+        return !partial && same_rows(s);
+    default:
+        if (fl_is_binary(op->opcode)) {
+            const fl_tensor_t *b = fl_tensor_of(v, op->in[1]);
+            if (b->kind != FL_ACTIVATION || !fl_same_shape(x, b) || x->bytes != b->bytes ||
+                !fl_same_shape(x, fl_tensor_of(v, op->out[0]))) {
+                return 0;
+            }
+        }
+        return !partial && same_rows(s) && same_channels(s);
+    }
+}
+
+// Weights of a window that is turned lie as before only where it has one row or one column.
+static int can_turn(const fl_op_t *op) {
+    switch (op->opcode) {
+    case FL_OP_FULLY_CONNECTED:
+    case FL_OP_EMBEDDING:
+        return 0;
+    case FL_OP_CONV2D:
+    case FL_OP_DEPTHWISE_CONV2D:
+        return op->p.conv.kernel_h == 1 || op->p.conv.kernel_w == 1;
+    default:
+        return 1;
+    }
+}
+
+static int is_tileable(uint32_t opcode) {
+    return opcode != FL_OP_SOFTMAX && !fl_is_move(opcode);
+}
+
+static int check_pieces(const fl_view_t *v, fl_places_t *a, const fl_op_t *op, const fl_plan_step_t *s,
+                        const fl_map_dims_t *d) {
+    const uint32_t in = fl_dtype_bytes(fl_tensor_of(v, op->in[0])->dtype);
+    const uint32_t out = fl_dtype_bytes(fl_tensor_of(v, op->out[0])->dtype);
+    const int64_t x_pixels = (int64_t)s->x_rows * d->in_w;
+    const int64_t pixels = (int64_t)s->rows * d->out_w;
+    span_t x;
+    span_t y;
+    span_t z;
+    if (!take_piece(a, s->x, x_pixels, s->x_step, s->x_channels, in, &x)) {
+        return 0;
+    }
+    if (s->flags & FL_STEP_PARTIAL) {
+        if (!take_piece(a, s->y, pixels, s->channels, s->channels, sizeof(int32_t), &y) || meet(x, y)) {
+            return 0;
+        }
+        if (!(s->flags & FL_STEP_LAST)) {
+            return 1;
+        }
+        // elements on the accumulators they come from never get ahead of them
+        const int stays = s->z == s->y && s->z_step * out <= s->channels * sizeof(int32_t);
+        return take_piece(a, s->z, pixels, s->z_step, s->channels, out, &z) && !meet(x, z) && (stays || !meet(y, z));
+    }
+    if (!take_piece(a, s->y, pixels, s->y_step, s->channels, out, &y)) {
+        return 0;
+    }
+    const int binary = fl_is_binary(op->opcode);
+    const int in_place = binary || op->opcode == FL_OP_TABLE || op->opcode == FL_OP_UNARY;
+    if (meet(x, y) && !(in_place && s->x == s->y && s->x_step == s->y_step)) {
+        return 0;
+    }
+    return !binary || (take_piece(a, s->z, pixels, s->z_step, s->channels, in, &z) &&
+                       (!meet(y, z) || (s->z == s->y && s->z_step == s->y_step)));
+}
+
+static int check_tile(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s) {
+    const fl_op_t *op = &v->ops[s->op];
+    fl_map_dims_t d;
+    if (!is_tileable(op->opcode) || (s->flags & ~(uint32_t)KNOWN_FLAGS)) {
+        return FL_ENOTSUP;
+    }
+    const int sound = fl_tensor_of(v, op->in[0])->kind == FL_ACTIVATION &&
+                      (!(s->flags & FL_STEP_TURNED) || can_turn(op)) &&
+                      ((s->flags & FL_STEP_PARTIAL) || !(s->flags & (FL_STEP_FIRST | FL_STEP_LAST))) &&
+                      fl_step_maps(v->tensors, op, s, &d) && is_inside(s->row, s->rows, d.out_h) &&
+                      is_inside(s->channel, s->channels, d.out_c) && is_inside(s->x_row, s->x_rows, d.in_h) &&
+                      is_inside(s->x_channel, s->x_channels, d.in_c) && check_kind(v, op, s, &d) &&
+                      check_pieces(v, a, op, s, &d);
+    return sound ? FL_OK : FL_EBADMSG;
+}
+
+static int check_copy(fl_places_t *a, const fl_plan_step_t *s) {
+    const span_t x = {s->x, (int64_t)s->x + s->z};
+    const span_t y = {s->y, (int64_t)s->y + s->z};
+    return take(a, x) && take(a, y) ? FL_OK : FL_EBADMSG;
+}
+
+static int check_once(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s) {
+    if (s->op >= v->op_count) {
+        return FL_EBADMSG;
+    }
+    if (s->kind == FL_STEP_TILE) {
+        return check_tile(v, a, s);
+    }
+    if (s->flags != 0) {
+        return FL_ENOTSUP;
+    }
+    return s->kind == FL_STEP_COPY ? check_copy(a, s) : fl_check_whole(v, a, &v->ops[s->op], 1);
+}
+
+static int stays_inside(int64_t from, int64_t more, uint32_t times, int64_t most) {
+    const int64_t last = from + (times - 1) * more;
+    return last >= 0 && last <= most;
+}
+
+// All iterations: no field runs over, and windows keep pace with their rows, which in between need no other look then.
+static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s, uint32_t times) {
+    if (!stays_inside(s->row, s->row_more, times, UINT16_MAX) ||
+        !stays_inside(s->channel, s->channel_more, times, UINT16_MAX) ||
+        !stays_inside(s->x_row, s->x_row_more, times, UINT16_MAX) ||
+        !stays_inside(s->x_channel, s->x_channel_more, times, UINT16_MAX) ||
+        !stays_inside(s->x, s->x_more, times, FL_MAX_BYTES) || !stays_inside(s->y, s->y_more, times, FL_MAX_BYTES) ||
+        !stays_inside(s->z, s->z_more, times, FL_MAX_BYTES)) {
+        return FL_EBADMSG;
+    }
+    const uint32_t opcode = v->ops[s->op].opcode;
+    const int is_window = opcode == FL_OP_CONV2D || opcode == FL_OP_DEPTHWISE_CONV2D || opcode == FL_OP_MAX_POOL ||
+                          (opcode == FL_OP_AVG_POOL && !(s->flags & FL_STEP_PARTIAL));
+    if (s->kind == FL_STEP_TILE && is_window && times > 2 &&
+        s->x_row_more != s->row_more * fl_step_window(&v->ops[s->op], s).stride_h) {
+        return FL_EBADMSG;
+    }
+    const fl_plan_step_t last = fl_step_at(s, times - 1);
+    return check_once(v, a, &last);
+}
+
+int fl_check_tiles(const fl_view_t *v, fl_places_t *a, const fl_section_t *section) {
+    const fl_tiles_t *tiles = (const fl_tiles_t *)fl_at(v, section->offset);
+    const uint32_t count = tiles->count;
+    if (count == 0 || section->bytes != sizeof(*tiles) + (uint64_t)count * sizeof(fl_plan_step_t)) {
+        return FL_EBADMSG;
+    }
+    if (count > MAX_STEPS) {
+        return FL_ENOTSUP;
+    }
+    const fl_plan_step_t *s = fl_steps_of(tiles);
+    uint32_t left = 0;  // steps of the loop that is open
+    uint32_t times = 1;
+    for (uint32_t i = 0; i < count; i++, s++) {
+        if (s->kind > FL_STEP_LOOP) {
+            return FL_ENOTSUP;
+        }
+        if (s->kind == FL_STEP_LOOP) {
+            if (left > 0 || s->op == 0 || s->op > count - 1 - i || s->rows == 0) {
+                return FL_EBADMSG;
+            }
+            if (s->flags != 0) {
+                return FL_ENOTSUP;
+            }
+            left = s->op;
+            times = s->rows;
+            continue;
+        }
+        int err = check_once(v, a, s);
+        if (!err && left > 0) {
+            left--;
+            err = check_iterations(v, a, s, times);
+        }
+        if (err) {
+            return err;
+        }
+    }
+    return FL_OK;
+}

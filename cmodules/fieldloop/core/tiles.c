@@ -1,0 +1,219 @@
+// What a step of a tiled plan sees of its operator, and what all of them take.
+#include "core/tiles.h"
+
+#include "core/image.h"
+#include "core/run.h"
+#include "fieldloop/fl_error.h"
+
+typedef struct {
+    int32_t rows, width, channels;
+} map_t;
+
+static map_t map_of(const fl_tensor_t *t, uint32_t turned) {
+    const int32_t *n = t->shape;  // unused axes are 1
+    switch (t->ndim) {
+    case 1:
+        return (map_t){1, 1, n[0]};
+    case 2:
+        return (map_t){n[0], 1, n[1]};
+    case 3:
+        return n[0] == 1 ? (map_t){n[1], 1, n[2]} : (map_t){n[0], n[1], n[2]};
+    default:
+        return turned ? (map_t){n[2], 1, n[3]} : (map_t){n[1], n[2], n[3]};
+    }
+}
+
+// One sample; to be turned, one row too.
+static int is_map(const fl_tensor_t *t, uint32_t turned) {
+    return turned ? t->ndim == 4 && t->shape[0] == 1 && t->shape[1] == 1 : t->ndim < 4 || t->shape[0] == 1;
+}
+
+int fl_step_maps(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s, fl_map_dims_t *d) {
+    const fl_tensor_t *x = &tensors[op->in[0]];
+    const fl_tensor_t *y = &tensors[op->out[0]];
+    const uint32_t turned = s->flags & FL_STEP_TURNED;
+    map_t in;
+    map_t out;
+    if (op->opcode == FL_OP_FULLY_CONNECTED) {
+        const fl_tensor_t *w = &tensors[op->in[1]];
+        const int32_t cols = w->shape[1];
+        const int32_t samples = (int32_t)fl_elements(x) / cols;
+        in = (map_t){samples, 1, cols};
+        out = (map_t){samples, 1, w->shape[0]};
+        if (s->flags & FL_STEP_PARTIAL) {
+            const uint32_t pixels = (uint32_t)s->map_h * s->map_w;
+            if (samples != 1 || pixels == 0 || (uint32_t)cols % pixels != 0) {
+                return 0;
+            }
+            in = (map_t){s->map_h, s->map_w, (int32_t)((uint32_t)cols / pixels)};
+        }
+    } else if (op->opcode == FL_OP_EMBEDDING) {
+        const int32_t n = (int32_t)fl_elements(x);
+        in = (map_t){n, 1, 1};
+        out = (map_t){n, 1, (int32_t)fl_elements(y) / n};
+    } else {
+        if (!is_map(x, turned) || (op->opcode != FL_OP_MEAN && !is_map(y, turned))) {
+            return 0;
+        }
+        in = map_of(x, turned);
+        out = op->opcode == FL_OP_MEAN ? (map_t){1, 1, in.channels} : map_of(y, turned);
+    }
+    *d = (fl_map_dims_t){
+        .in_h = in.rows,
+        .in_w = in.width,
+        .in_c = in.channels,
+        .out_h = out.rows,
+        .out_w = out.width,
+        .out_c = out.channels,
+    };
+    return 1;
+}
+
+fl_conv_params_t fl_step_window(const fl_op_t *op, const fl_plan_step_t *s) {
+    if (op->opcode == FL_OP_FULLY_CONNECTED) {
+        const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
+        return (fl_conv_params_t){
+            .kernel_h = partial ? s->x_rows : 1,
+            .kernel_w = partial ? s->map_w : 1,
+            .stride_h = 1,
+            .stride_w = 1,
+            .dilation_h = 1,
+            .dilation_w = 1,
+            .depth_multiplier = 1,
+        };
+    }
+    fl_conv_params_t p = op->p.conv;
+    if (s->flags & FL_STEP_TURNED) {
+        p.kernel_h = op->p.conv.kernel_w;
+        p.kernel_w = op->p.conv.kernel_h;
+        p.stride_h = op->p.conv.stride_w;
+        p.stride_w = op->p.conv.stride_h;
+        p.dilation_h = op->p.conv.dilation_w;
+        p.dilation_w = op->p.conv.dilation_h;
+        p.pad_top = op->p.conv.pad_left;
+        p.pad_left = op->p.conv.pad_top;
+    }
+    return p;
+}
+
+fl_tile_t fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s) {
+    fl_tile_t t = {.p = fl_step_window(op, s)};
+    fl_step_maps(tensors, op, s, &t.whole);
+    t.d = t.whole;
+    if (op->opcode != FL_OP_FULLY_CONNECTED) {
+        t.p.pad_top = (int16_t)((uint32_t)t.p.pad_top + s->x_row - (uint32_t)s->row * t.p.stride_h);
+    }
+    t.d.in_h = s->x_rows;
+    t.d.in_c = s->x_channels;
+    t.d.out_h = s->rows;
+    t.d.out_c = s->channels;
+    t.d.x_step = s->x_step;
+    t.d.y_step = s->y_step;
+    t.d.w_step = t.whole.out_c;
+    return t;
+}
+
+fl_plan_step_t fl_step_at(const fl_plan_step_t *s, uint32_t i) {
+    fl_plan_step_t at = *s;
+    at.row = (uint16_t)(s->row + i * (uint32_t)s->row_more);
+    at.channel = (uint16_t)(s->channel + i * (uint32_t)s->channel_more);
+    at.x_row = (uint16_t)(s->x_row + i * (uint32_t)s->x_row_more);
+    at.x_channel = (uint16_t)(s->x_channel + i * (uint32_t)s->x_channel_more);
+    at.x += i * (uint32_t)s->x_more;
+    at.y += i * (uint32_t)s->y_more;
+    at.z += i * (uint32_t)s->z_more;
+    return at;
+}
+
+const fl_tiles_t *fl_find_tiles(const void *image, uint32_t kind) {
+    uint32_t from = 0;
+    uint32_t bytes;
+    const void *data;
+    while (fl_image_section(image, FL_SECTION_TILES, &from, &data, &bytes) == FL_OK) {
+        const fl_tiles_t *tiles = data;
+        if (tiles->kind == kind) {
+            return tiles;
+        }
+    }
+    return NULL;
+}
+
+static uint32_t tile_scratch(const fl_model_t *m, const fl_plan_step_t *s, fl_variant_t variant) {
+    const fl_op_t *op = &m->ops[s->op];
+    if (m->tensors[op->in[0]].dtype != FL_I8 || (s->flags & FL_STEP_PARTIAL)) {
+        return 0;
+    }
+    const fl_tile_t t = fl_tile_of(m->tensors, op, s);
+    switch (op->opcode) {
+    case FL_OP_CONV2D:
+        return fl_conv2d_scratch(variant, &t.p, &t.d);
+    case FL_OP_DEPTHWISE_CONV2D:
+        return fl_depthwise_conv2d_scratch(variant, &t.p, &t.d);
+    case FL_OP_FULLY_CONNECTED:
+        return fl_fully_connected_scratch(variant, t.d.out_c, t.d.in_c);
+    default:
+        return 0;
+    }
+}
+
+// How often a step runs: steps are visited in order, `around` holds the loop that is open.
+typedef struct {
+    uint32_t left, times;
+} around_t;
+
+static uint32_t visit(around_t *around, const fl_plan_step_t *s) {
+    if (s->kind == FL_STEP_LOOP) {
+        *around = (around_t){s->op, s->rows};
+        return 0;
+    }
+    if (around->left == 0) {
+        return 1;
+    }
+    around->left--;
+    return around->times;
+}
+
+uint32_t fl_tiles_scratch(const fl_model_t *m, const fl_tiles_t *tiles, uint32_t op, fl_variant_t variant) {
+    uint32_t most = 0;
+    around_t around = {0, 0};
+    for (uint32_t i = 0; i < tiles->count; i++) {
+        const fl_plan_step_t *s = &fl_steps_of(tiles)[i];
+        const uint32_t times = visit(&around, s);
+        if (times == 0 || s->kind == FL_STEP_COPY || (op != FL_EVERY_OP && s->op != op)) {
+            continue;
+        }
+        uint32_t need;
+        if (s->kind == FL_STEP_OP) {
+            need = fl_op_scratch(m, s->op, variant);
+        } else {
+            // the padding may differ at both ends of a loop of two
+            const fl_plan_step_t last = fl_step_at(s, times - 1);
+            const uint32_t other = tile_scratch(m, &last, variant);
+            need = tile_scratch(m, s, variant);
+            need = other > need ? other : need;
+        }
+        most = need > most ? need : most;
+    }
+    return most;
+}
+
+uint64_t fl_tiles_macs(const fl_model_t *m, const fl_tiles_t *tiles, uint32_t op) {
+    uint64_t macs = 0;
+    around_t around = {0, 0};
+    for (uint32_t i = 0; i < tiles->count; i++) {
+        const fl_plan_step_t *s = &fl_steps_of(tiles)[i];
+        const uint32_t times = visit(&around, s);
+        if (times == 0 || s->kind == FL_STEP_COPY || s->op != op) {
+            continue;
+        }
+        if (s->kind == FL_STEP_OP) {
+            macs += times * fl_op_macs(m, op);
+            continue;
+        }
+        const fl_tile_t t = fl_tile_of(m->tensors, &m->ops[op], s);
+        const int32_t seen = m->ops[op].opcode == FL_OP_DEPTHWISE_CONV2D ? 1 : t.d.in_c;
+        macs += (uint64_t)times * (uint32_t)(t.d.out_h * t.d.out_w) * (uint32_t)t.d.out_c *
+                ((uint64_t)t.p.kernel_h * t.p.kernel_w * (uint32_t)seen);
+    }
+    return macs;
+}
