@@ -1,4 +1,4 @@
-// _fieldloop.Learner: teaches a model, with one arena on MicroPython's heap. Storage is the store's.
+// _fieldloop.Learner: teaches a model, with one block of its own on MicroPython's heap. Storage is the store's.
 #include <string.h>
 
 #include "mod_common.h"
@@ -183,8 +183,8 @@ static mp_obj_t learner_make_new(const mp_obj_type_t *type, size_t n_args, size_
     self->model = NULL;
     memset(&self->l, 0, sizeof(self->l));
     memset(&self->last, 0, sizeof(self->last));
-    uint8_t *arena = fl_mp_alloc(sizes.total_bytes, "learner");
-    error = fl_learner_init(&self->l, &model->m, &config, arena, sizes.total_bytes);
+    uint8_t *block = fl_mp_alloc(sizes.total_bytes, "learner");
+    error = fl_learner_init(&self->l, &model->m, &config, block, sizes.total_bytes);
     if (error != FL_OK) {
         refuse(error);
     }
@@ -202,7 +202,7 @@ void fl_mp_learner_close(mp_obj_t learner) {
     self->model->m.override_count = 0;
     self->model->learner = MP_OBJ_NULL;
     self->model = NULL;
-    memset(&self->l, 0, sizeof(self->l)); // lets go of the arena
+    memset(&self->l, 0, sizeof(self->l)); // lets go of the block
 }
 
 static mp_obj_t learner_deinit(mp_obj_t self_in) {
@@ -261,7 +261,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(learner_reset_obj, learner_reset);
 static mp_obj_t learner_state(mp_obj_t self_in) {
     learner_t *self = get(self_in);
     const uint8_t *state = fl_learner_state(&self->l);
-    return fl_mp_view_block(self->l.arena, (size_t)(state - self->l.arena), self->l.sizes.state_bytes);
+    return fl_mp_view_block(self->l.block, (size_t)(state - self->l.block), self->l.sizes.state_bytes);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(learner_state_obj, learner_state);
 
@@ -298,18 +298,18 @@ static mp_obj_t learner_stats(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(learner_stats_obj, learner_stats);
 
-// ---- how much of the arena a step really touches
+// ---- how much of its block a step really touches; the scratch that the model lends is the model's to paint
 
-// paint(pattern): fills the whole arena and starts again from the image's weights: what was learned is gone.
+// paint(pattern): fills the whole block and starts again from the image's weights: what was learned is gone.
 static mp_obj_t learner_paint(mp_obj_t self_in, mp_obj_t pattern) {
     int paint = (int)(mp_obj_get_int(pattern) & 0xff);
     need_stack();
     learner_t *self = get(self_in);
-    uint8_t *arena = self->l.arena;
+    uint8_t *block = self->l.block;
     size_t bytes = self->l.sizes.total_bytes;
     fl_learner_config_t config = self->l.config;
-    memset(arena, paint, bytes);
-    int error = fl_learner_init(&self->l, &self->model->m, &config, arena, bytes);
+    memset(block, paint, bytes);
+    int error = fl_learner_init(&self->l, &self->model->m, &config, block, bytes);
     if (error != FL_OK) {
         refuse(error);
     }
@@ -320,7 +320,7 @@ static MP_DEFINE_CONST_FUN_OBJ_2(learner_paint_obj, learner_paint);
 static mp_obj_t learner_touched(mp_obj_t self_in, mp_obj_t pattern) {
     uint8_t paint = (uint8_t)mp_obj_get_int(pattern);
     learner_t *self = get(self_in);
-    return mp_obj_new_int_from_uint(fl_mp_touched(self->l.arena, self->l.sizes.total_bytes, paint));
+    return mp_obj_new_int_from_uint(fl_mp_touched(self->l.block, self->l.sizes.total_bytes, paint));
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(learner_touched_obj, learner_touched);
 
@@ -344,6 +344,7 @@ static void learner_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
         case MP_QSTR_weight_bytes: value = mp_obj_new_int_from_uint(sizes->weight_bytes); break;
         case MP_QSTR_memory_bytes: value = mp_obj_new_int_from_uint(sizes->memory_bytes); break;
         case MP_QSTR_scratch_bytes: value = mp_obj_new_int_from_uint(sizes->scratch_bytes); break;
+        case MP_QSTR_lent_bytes: value = mp_obj_new_int_from_uint(sizes->lent_bytes); break;
         case MP_QSTR_error: value = mp_obj_new_float((mp_float_t)self->last.error); break;
         case MP_QSTR_trained: value = mp_obj_new_bool(self->last.trained != 0); break;
         case MP_QSTR_kept: value = mp_obj_new_int_from_uint(self->last.kept); break;

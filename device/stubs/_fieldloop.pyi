@@ -97,6 +97,7 @@ class Learner:
     weight_bytes: int
     memory_bytes: int
     scratch_bytes: int
+    lent_bytes: int  # of the scratch: in the model's arena, not part of total_bytes
     error: float
     trained: bool
     kept: int

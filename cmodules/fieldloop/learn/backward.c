@@ -12,11 +12,11 @@ typedef struct {
 
 // The other end of the delta area, for `n` entries.
 static float *opposite(const fl_learner_t *l, int at_start, uint32_t n) {
-    float *area = (float *)(void *)l->scratch;
+    float *area = (float *)(void *)l->deltas;
     return at_start ? area + (l->delta_bytes / sizeof(float) - n) : area;
 }
 
-// Chooses the layer's kept entries into the right-aligned list at the end of the scratch.
+// Chooses the layer's kept entries into the right-aligned list.
 static uint16_t *choose(fl_learner_t *l, uint32_t layer_index, float error, fl_walk_t *at) {
     const fl_learner_config_t *c = &l->config;
     const fl_layer_t *layer = &l->layers[layer_index];
@@ -38,7 +38,7 @@ static uint16_t *choose(fl_learner_t *l, uint32_t layer_index, float error, fl_w
         fl_ratio_t ratio = {c->s_min, c->s_max, c->zeta, c->k_rule};
         k = fl_keep_count(&ratio, alpha, layer->distance, layer->outputs);
     }
-    uint16_t *list = (uint16_t *)(void *)(l->arena + l->sizes.total_bytes) - k;
+    uint16_t *list = l->kept_end - k;
     fl_top_k(at->delta, layer->outputs, k, list);
     at->kept = list;
     at->count = k;
@@ -106,7 +106,7 @@ static void update(fl_learner_t *l, uint32_t layer_index, const fl_walk_t *at, u
         fl_update_fully_connected(&u, at->delta, list, at->count, x, layer->row_bytes, layer->w);
     } else {
         fl_map_dims_t d = fl_learner_dims(m, op);
-        float *row = (float *)(void *)(l->scratch + l->delta_bytes);
+        float *row = (float *)(void *)(l->deltas + l->delta_bytes);
         if (op->opcode == FL_OP_CONV2D) {
             fl_update_conv2d(&u, &op->p.conv, &d, at->delta, list, at->count, x, row, layer->w);
         } else {
@@ -123,7 +123,7 @@ static void update(fl_learner_t *l, uint32_t layer_index, const fl_walk_t *at, u
 uint32_t fl_learner_backward(fl_learner_t *l, float error) {
     const fl_model_t *m = l->model;
     fl_state_header_t *state = fl_state(l);
-    fl_walk_t at = {(float *)(void *)l->scratch, l->classes, 1, NULL, l->classes};
+    fl_walk_t at = {(float *)(void *)l->deltas, l->classes, 1, NULL, l->classes};
     uint32_t op_index = l->last_op;
     uint32_t layer_index = 0;
     uint32_t kept = 0;

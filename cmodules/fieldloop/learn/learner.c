@@ -8,7 +8,7 @@ static int is_bound_for_learning(const fl_model_t *m) {
     return m->plan && ((const fl_plan_t *)(const void *)m->plan - 1)->kind == FL_PLAN_LEARN;
 }
 
-int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes) {
+int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *block, size_t block_bytes) {
     int err = fl_float_mode_check();
     if (err) {
         return err;
@@ -22,10 +22,10 @@ int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *c
     if (err) {
         return err;
     }
-    if (((uintptr_t)arena & 15u) != 0) {
+    if (((uintptr_t)block & 15u) != 0) {
         return FL_EALIGN;
     }
-    if (!arena || arena_bytes < sizes.total_bytes) {
+    if (!block || block_bytes < sizes.total_bytes) {
         return FL_ENOMEM;
     }
     err = fl_learner_layout(m, config, l);
@@ -33,7 +33,7 @@ int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *c
         return err;
     }
     l->model = m;
-    fl_learner_place(l, arena);
+    fl_learner_place(l, block);
     fl_learner_reset(l);
     m->overrides = l->overrides;
     m->override_count = l->layer_count;
@@ -50,6 +50,10 @@ static int learn(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *st
     fl_model_t *m = l->model;
     fl_state_header_t *state = fl_state(l);
     const fl_tensor_t *logits = &m->tensors[m->ops[l->last_op].out[0]];
+    if (!is_bound_for_learning(m)) {
+        return FL_EINVAL;
+    }
+    fl_learner_place_scratch(l);  // a bind since the last sample may have moved the arena
     memmove(fl_model_input(m, 0), x, l->sample_bytes);
     int err = fl_model_run_ops(m, 0, l->last_op + 1);
     if (err) {
@@ -59,7 +63,7 @@ static int learn(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *st
     state->stats.forward_macs += l->forward_macs;
     state->stats.dense_backward_macs += l->dense_macs;
 
-    float *delta = (float *)(void *)l->scratch;
+    float *delta = (float *)(void *)l->deltas;
     *step = (fl_step_t){0};
     step->error = fl_output_error(fl_model_tensor(m, m->ops[l->last_op].out[0]), l->classes, logits->scale,
                                   logits->zero_point, label, delta, &step->predicted);

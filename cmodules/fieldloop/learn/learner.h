@@ -1,6 +1,6 @@
 // What the files of the learner share. The public story is fieldloop/fl_learn.h.
 //
-//   arena  0 +------------------------+  fl_state_header_t: who, counters
+//   block  0 +------------------------+  fl_state_header_t: who, counters
 //            | y_max    f32[n]        |
 //            | per layer, head first: |
 //            |   b  i32[rows]         |
@@ -9,11 +9,14 @@
 //            | labels   u16[memory]   |
 //            | samples  i8[memory, .] |
 //            +------------------------+  state_bytes
-//            | (to 16)                |
+//            | (to 16)                |  from here on only what the plan has no room for in the model's arena,
 //            | deltas   f32           |  two neighbours at a time, one from each end
 //            | row      f32           |  gradient of one convolution row
-//            | kept     u16           |  right-aligned: the last kept index ends the arena
+//            | kept     u16           |  right-aligned: the last kept index ends the block
 //            +------------------------+  total_bytes
+//
+// In the model's arena they lie in the same order and end where the part that the plan lends ends. Between two samples
+// the start of the deltas also serves the rehearsal (count_memory).
 #ifndef FIELDLOOP_LEARN_LEARNER_H
 #define FIELDLOOP_LEARN_LEARNER_H
 
@@ -45,17 +48,19 @@ _Static_assert(sizeof(fl_learner_stats_t) == 48, "the state lies in flash");
 _Static_assert(sizeof(fl_state_header_t) == 112, "the state lies in flash");
 
 static inline fl_state_header_t *fl_state(const fl_learner_t *l) {
-    return (fl_state_header_t *)(void *)l->arena;
+    return (fl_state_header_t *)(void *)l->block;
 }
 
 // layout.c: everything about a learner that the image and the configuration decide; no arena yet.
 int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l);
-// layout.c: points the learner into its arena.
-void fl_learner_place(fl_learner_t *l, void *arena);
+// layout.c: points the learner into its block.
+void fl_learner_place(fl_learner_t *l, void *block);
+// layout.c: and its scratch to where it lies, which may be the arena that the model is bound to now.
+void fl_learner_place_scratch(fl_learner_t *l);
 // layout.c: the last operator before `before` that makes tensor `t`, or -1: the walk back always ends.
 int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before);
 
-// backward.c: walks back from the logits, whose delta lies at the start of the scratch. Returns kept entries.
+// backward.c: walks back from the logits, whose delta lies at the start of the deltas. Returns kept entries.
 uint32_t fl_learner_backward(fl_learner_t *l, float error);
 
 // rehearsal.c: offers a new sample to the memory.

@@ -16,9 +16,9 @@ static uint32_t random_below(fl_learner_t *l, uint32_t n) {
     return fl_random_below(bits, n);
 }
 
-// Per-class counts, u32[classes], at the start of the scratch: no delta is alive between two samples.
+// Per-class counts, u32[classes], at the start of the deltas: none is alive between two samples.
 static uint32_t *count_memory(fl_learner_t *l) {
-    uint32_t *counts = (uint32_t *)(void *)l->scratch;
+    uint32_t *counts = (uint32_t *)(void *)l->deltas;
     memset(counts, 0, l->classes * sizeof *counts);
     for (uint32_t i = 0; i < fl_state(l)->stats.remembered; i++) {
         counts[l->memory_labels[i]]++;

@@ -10,7 +10,7 @@ static const uint8_t *image_uid(const fl_learner_t *l) {
 
 void fl_learner_reset(fl_learner_t *l) {
     const fl_model_t *m = l->model;
-    memset(l->arena, 0, l->sizes.state_bytes);  // the state is the same bytes whatever the arena held
+    memset(l->block, 0, l->sizes.state_bytes);  // the state is the same bytes whatever the block held
     fl_state_header_t *state = fl_state(l);
     state->magic = FL_STATE_MAGIC;
     state->version = FL_STATE_VERSION;
@@ -32,7 +32,7 @@ void fl_learner_reset(fl_learner_t *l) {
 }
 
 const void *fl_learner_state(const fl_learner_t *l) {
-    return l->arena;
+    return l->block;
 }
 
 const fl_learner_stats_t *fl_learner_stats(const fl_learner_t *l) {
@@ -69,11 +69,11 @@ int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
     }
     for (uint32_t i = 0; i < h.stats.remembered; i++) {
         uint16_t label;
-        memcpy(&label, from + ((const uint8_t *)&l->memory_labels[i] - l->arena), sizeof label);
+        memcpy(&label, from + ((const uint8_t *)&l->memory_labels[i] - l->block), sizeof label);
         if (label >= l->classes) {
             return FL_EBADMSG;
         }
     }
-    memmove(l->arena, from, bytes);
+    memmove(l->block, from, bytes);
     return FL_OK;
 }

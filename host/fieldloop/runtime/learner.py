@@ -70,11 +70,12 @@ class LearnerConfig:
 class LearnerSizes:
     """Bytes of a learner, known before it exists."""
 
-    total_bytes: int  # the arena: state, then scratch
+    total_bytes: int  # its own block: the state, then what of the scratch the model does not lend
     state_bytes: int  # what a commit writes
     weight_bytes: int  # of the state
     memory_bytes: int  # of the state
-    scratch_bytes: int
+    scratch_bytes: int  # wherever it lies
+    lent_bytes: int  # of the scratch: in the model's arena, which counts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Learner:
         self.sizes = learner_sizes(model, self.config)
         self._config = self._ffi.new("fl_learner_config_t *")
         self.config.fill(self._config)
-        self._arena = aligned_bytes(self.sizes.total_bytes)
+        self._block = aligned_bytes(self.sizes.total_bytes)
         self._learner = self._ffi.new("fl_learner_t *")
         self._step = self._ffi.new("fl_step_t *")
         model.bind("LEARN")
@@ -155,8 +156,8 @@ class Learner:
             self._learner,
             self.model.handle,
             self._config,
-            pointer(self._arena),
-            len(self._arena),
+            pointer(self._block),
+            len(self._block),
         )
         if code != 0:
             _refuse(code)
@@ -245,15 +246,19 @@ class Learner:
             self.model.handle.override_count = 0
             self.model.owner = None
 
-    def watermark(self, xs: npt.NDArray[Any], ys: Iterable[int]) -> int:
-        """Bytes of arena that learning a stream from the start really touches. Ends in a reset."""
+    def watermark(self, xs: npt.NDArray[Any], ys: Iterable[int]) -> tuple[int, int]:
+        """Bytes that learning a stream from the start really touches. Ends in a reset.
+
+        Of the model's arena, as planned `model.arena_bytes`, and of the learner's own block, as
+        planned `sizes.total_bytes`.
+        """
         labels = list(ys)
 
         def run() -> None:
             self._start()
             self.run(xs, labels)
 
-        touched = touched_bytes(self._arena, run)
+        touched = self.model.touched(run), touched_bytes(self._block, run)
         self._start()
         return touched
 

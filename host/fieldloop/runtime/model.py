@@ -312,6 +312,10 @@ class Model:
                 place[:] = 0
             self._lib.fl_model_run(self._model)
 
+        return self.touched(run)
+
+    def touched(self, run: Callable[[], object]) -> int:
+        """Highest byte of the arena that `run` writes, plus one."""
         return touched_bytes(self._arena, run)
 
     def _info(self, t: Any) -> TensorInfo:

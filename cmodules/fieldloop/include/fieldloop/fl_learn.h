@@ -6,9 +6,10 @@
 // with a counter-based generator, so that the same seed gives the same bytes on every machine.
 // Selectors: TinyProp (arXiv 2308.09201) and TinyPropv2 (arXiv 2409.07109); equations in docs/DESIGN.md.
 //
-// All memory is one arena: [state | scratch]. `state` holds everything that is learned (weights, biases, selector
-// maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these bytes, and
-// the host's learner makes the same ones.
+// Memory is one block of the caller's: [state | scratch]. `state` holds everything that is learned (weights, biases,
+// selector maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these
+// bytes, and the host's learner makes the same ones. The scratch lies in the model's arena instead where the image's plan
+// lends a part of it (fl_plan_t.learner_scratch): what nothing lives in from the end of one forward pass to the next.
 #ifndef FIELDLOOP_FL_LEARN_H
 #define FIELDLOOP_FL_LEARN_H
 
@@ -72,11 +73,12 @@ typedef struct {
 } fl_step_t;
 
 typedef struct {
-    uint32_t total_bytes;    // the arena to hand to fl_learner_init
+    uint32_t total_bytes;    // the block to hand to fl_learner_init
     uint32_t state_bytes;    // its first part: what a commit writes
     uint32_t weight_bytes;   // of the state: weights and biases
     uint32_t memory_bytes;   // of the state: rehearsal memory
-    uint32_t scratch_bytes;  // the rest: deltas, selection, row accumulator
+    uint32_t scratch_bytes;  // deltas, row accumulator, kept entries, wherever they lie
+    uint32_t lent_bytes;     // of the scratch: what lies in the model's arena, and total_bytes does not count
 } fl_learner_sizes_t;
 
 // A layer that is being trained: what the image says about it, and its place in the state.
@@ -109,6 +111,9 @@ typedef struct {
     uint32_t delta_bytes;   // of the scratch: two neighbouring deltas at a time
     uint32_t row_bytes;     // of the scratch: f32 gradient of the longest convolution row
     uint32_t keep_max;      // of the scratch: most kept entries of any layer
+    uint32_t lent, lent_end;  // arena offsets of what the plan lends
+    uint8_t lends_deltas;     // 1: deltas and row lie there
+    uint8_t lends_kept;       // 1: the kept entries do
     uint64_t forward_macs;  // of one sample, up to the logits
     uint64_t dense_macs;    // of one dense backward pass
     fl_layer_t layers[FL_MAX_TRAINABLE];  // from the output backwards: [0] is the head
@@ -116,33 +121,37 @@ typedef struct {
     const uint8_t *rehearsal_labels;   // [rehearsal_count] in the image
     const int8_t *rehearsal_samples;   // [rehearsal_count, sample_bytes] in the image
     uint32_t rehearsal_count;
-    uint8_t *arena;            // the caller's, sizes.total_bytes
+    uint8_t *block;            // the caller's, sizes.total_bytes
     float *y_max;              // [y_max_count] in the state
     uint32_t *memory_seen;     // [classes] samples of each class offered so far; in the state
     uint16_t *memory_labels;   // [config.memory] in the state
     int8_t *memory_samples;    // [config.memory, sample_bytes] in the state
-    uint8_t *scratch;          // arena + state_bytes rounded up to 16
+    uint8_t *deltas;           // of the scratch: f32 deltas, then the row
+    uint16_t *kept_end;        // of the scratch: where the kept entries end
 } fl_learner_t;
 
 void fl_learner_defaults(fl_learner_config_t *config);
 
 // Sizes for a model and a configuration, without touching memory. FL_ENOENT: the image has no trainable layers.
 // FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the way
-// back that has no backward kernel, a branch, a batch, or scales with which a delta could leave the range of f32.
+// back that has no backward kernel, a branch, a batch, a tensor that the plan holds only in pieces, or scales with which a
+// delta could leave the range of f32.
 int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes);
 
 // Starts from the image's (factory) weights. The learner's weights take effect for every later run of `m`. FL_EINVAL: `m`
-// is not bound to FL_PLAN_LEARN. FL_ENOMEM: arena smaller than total_bytes. FL_EALIGN: not 16-byte aligned. FL_ENOTSUP:
+// is not bound to FL_PLAN_LEARN. FL_ENOMEM: block smaller than total_bytes. FL_EALIGN: not 16-byte aligned. FL_ENOTSUP:
 // f32 arithmetic is not IEEE 754 with subnormals (flush-to-zero is on). Else as fl_learner_sizes. Changes nothing then.
-int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *arena, size_t arena_bytes);
+int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *config, void *block, size_t block_bytes);
 
 // Learns one labelled sample: x int8 [input bytes] in the model's own quantisation. Trains on it, offers it to the
 // rehearsal memory (a reservoir per class), then trains on `replays` samples drawn from the image's rehearsal set and the
 // memory: a class uniformly, then one of its samples uniformly. A refused sample is neither kept nor followed by replays.
-// FL_EINVAL: label >= classes, or x in the model's own arena (a run overwrites it). `step` may be NULL.
+// FL_EINVAL: label >= classes, x in the model's own arena (a run overwrites it), or the model is no longer bound to
+// FL_PLAN_LEARN. What a learner leaves in the model's arena: the input and the outputs of the trained layers and the model's
+// outputs, as the last forward pass wrote them; nothing else. `step` may be NULL.
 int fl_learner_step(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
 
-// One sample without memory or rehearsal: the inner step; x may be the model's input. FL_EINVAL: label >= classes.
+// One sample without memory or rehearsal: the inner step; x may be the model's input. FL_EINVAL: as fl_learner_step.
 int fl_learner_train(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
 
 // Back to the image's weights, empty memory, zero counters, the configured seed.
