@@ -92,6 +92,9 @@ static mp_obj_t view_of(fl_mp_model_t *self, uint32_t t, bool writable) {
     if (info->kind == FL_CONSTANT) {
         return fl_mp_view(self->source, (size_t)(place - self->m.image), info->bytes);
     }
+    if (place == NULL) {
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("tensor %d is nowhere whole: the plan is tiled"), (int)t);
+    }
     self->viewed = true;
     mp_obj_t view = fl_mp_view_block(self->m.arena, (size_t)(place - self->m.arena), info->bytes);
     if (writable) {

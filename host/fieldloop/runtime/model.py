@@ -139,9 +139,10 @@ class Model:
             ", ".join(f"{t.shape} {t.dtype}" for t in infos)
             for infos in (self.inputs, self.outputs)
         )
+        tiles = f" in {self.steps} steps" if self.steps else ""
         return (
             f"<Model {self.uid[:8]} {ins} -> {outs}, {self.image_bytes} B image, "
-            f"{self.arena_bytes} B arena, {self.macs} MACs>"
+            f"{self.arena_bytes} B arena, {self.macs} MACs{tiles}>"
         )
 
     @property
@@ -155,8 +156,14 @@ class Model:
         return len(self._arena)
 
     @property
+    def steps(self) -> int:
+        """Steps of the bound plan where it is tiled, loops as they are; else 0."""
+        tiles = self._model.tiles
+        return 0 if tiles == self._ffi.NULL else int(tiles.count)
+
+    @property
     def macs(self) -> int:
-        """Multiply-accumulates of one run."""
+        """Multiply-accumulates of one run; what tiles compute twice counts twice."""
         return sum(self._lib.fl_model_op_macs(self._model, op) for op in range(self.op_count))
 
     # ---- sizes
@@ -175,7 +182,7 @@ class Model:
         return max(self.op_scratch_bytes(op, variant) for op in range(self.op_count))
 
     def op_scratch_bytes(self, op: int, variant: str | None = None) -> int:
-        """Scratch of one operator's kernel."""
+        """Scratch of one operator's kernel: the most of its steps where the plan is tiled."""
         number = VARIANTS[variant or self.variant]
         return int(self._lib.fl_model_op_scratch(self._model, op, number))
 
@@ -210,16 +217,21 @@ class Model:
         """Tensor `t` where it lies, as a writable view (a constant: read-only).
 
         What an operator makes is there after it ran, until another value needs the place; a `bind`
-        (a new learner) makes all views stale.
+        (a new learner) makes all views stale. A tiled plan may never hold a tensor whole.
         """
         info = self.info(t)
         place = self._lib.fl_model_tensor(self._model, t)
+        if place == self._ffi.NULL:
+            raise UsageError(
+                f"model {self.uid[:8]}: expected a tensor that lies in the arena, got {t}, which "
+                "the tiled plan never holds whole; compile without tiling to look at it"
+            )
         raw = np.frombuffer(self._ffi.buffer(place, info.bytes), np.dtype(info.dtype))
         raw.flags.writeable = self._model.tensors[t].kind == self._lib.FL_ACTIVATION
         return raw.reshape(info.shape)
 
     def run_ops(self, first: int, end: int) -> None:
-        """Runs operators first to end - 1 on what lies in the arena."""
+        """Runs operators first to end - 1 on what lies in the arena; of tiles, their steps."""
         if not 0 <= first <= end <= self.op_count:
             raise UsageError(
                 f"model {self.uid[:8]}: expected operators within 0 to {self.op_count}, "
