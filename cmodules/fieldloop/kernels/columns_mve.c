@@ -116,6 +116,7 @@ void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const 
         pad_map(c, d, padded);
     }
     const int joined = p->dilation_w == 1 && c->step == d->in_c;
+    c->next = c->stride_w * c->step;
     c->runs = joined ? 1 : p->kernel_w;
     c->n = joined ? p->kernel_w * d->in_c : d->in_c;
     // with a single row or tap the step is never taken, and may not even fit 32 bits
@@ -232,9 +233,9 @@ void fl_columns_mve(const fl_columns_mve_t *c, int32_t first, int32_t pixels, in
         x0 + (PIXELS - 1) * c->stride_w + c->span_w <= c->in_w && (blocks || c->gathered)) {
         const int8_t *corner = c->x + (y0 * c->in_w + x0) * c->step;
         if (blocks) {
-            copy_four(c, corner, c->stride_w * c->step, to);
+            copy_four(c, corner, c->next, to);
         } else {
-            gather_four(c, corner, c->stride_w * c->step, to);
+            gather_four(c, corner, c->next, to);
         }
         return;
     }

@@ -18,7 +18,7 @@ typedef struct {
     int32_t runs, n;          // contiguous runs of the map in a kernel row, and their bytes
     int32_t gathered;         // groups of 8 bytes to gather; 0: copied run by run
     int32_t in_h, in_w, in_c, out_w;
-    int32_t step;             // bytes from one pixel of the map to the next
+    int32_t step, next;       // bytes from one pixel of the map, of the output to the next
     int32_t pad_top, pad_left, stride_h, stride_w;
     int32_t x_row, x_tap;     // bytes from one row, one tap of the kernel to the next
     uint16_t at[FL_GATHERED_MAX];  // of byte i of a column, padding included: from the patch's corner

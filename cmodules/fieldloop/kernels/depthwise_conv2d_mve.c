@@ -29,13 +29,14 @@ static void put_table(const work_t *v, int32_t c, int32_t n) {
     static const uint32_t entries[4] = {0, 16, 32, 48};
     const fl_conv_params_t *p = v->p;
     const mve_pred16_t some = vctp8q((uint32_t)n);
+    const int32_t step = fl_w_step(v->d);
     for (int32_t i = 0; i < FL_WINDOWS_TABLE; i += 16) {
         vstrbq_s8(v->table + i, vdupq_n_s8(0));
     }
     for (int32_t kx = 0; kx < p->kernel_w; kx++) {
         int8x16x4_t rows;
         for (int32_t ky = 0; ky < 4; ky++) {
-            const int8_t *from = v->w + (ky * p->kernel_w + kx) * fl_w_step(v->d) + c;
+            const int8_t *from = v->w + (ky * p->kernel_w + kx) * step + c;
             rows.val[ky] = ky < p->kernel_h ? vldrbq_z_s8(from, some) : vdupq_n_s8(0);
         }
         int32_t words[GROUP];

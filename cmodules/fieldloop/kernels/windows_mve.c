@@ -52,12 +52,12 @@ static void transpose_some(const int8_t *from[ROWS], const int32_t step[ROWS], i
 
 // Columns `left` to `end` of the window lie on the map, `from` points to the first.
 static void put_columns(const fl_windows_mve_t *v, const fl_map_dims_t *d, const int8_t *from[ROWS],
-                        const int32_t on_map[ROWS], int32_t n, int32_t ic, int8_t *to) {
+                        const int32_t on_map[ROWS], int32_t x_step, int32_t n, int32_t ic, int8_t *to) {
     int32_t step[ROWS];
-    const int32_t width = ROWS * v->channels;
-    const int32_t all = d->in_c <= BLOCK && fl_x_step(d) == d->in_c;  // columns follow each other without a gap
+    const int32_t all = d->in_c <= BLOCK && x_step == d->in_c;  // columns follow each other without a gap
+    const int32_t block = all ? BLOCK : x_step;
     for (int32_t r = 0; r < ROWS; r++) {
-        step[r] = on_map[r] ? (all ? BLOCK : fl_x_step(d)) : 0;
+        step[r] = on_map[r] ? block : 0;
     }
     if (all) {
         const int32_t bytes = n * v->channels;
@@ -69,14 +69,14 @@ static void put_columns(const fl_windows_mve_t *v, const fl_map_dims_t *d, const
         // the last pointers formed lie behind the map
         transpose(from, step, n, to);
     } else {
-        transpose_some(from, step, n, d->in_c - ic, to, width);
+        transpose_some(from, step, n, d->in_c - ic, to, ROWS * v->channels);
     }
 }
 
 void fl_windows_fill_mve(const fl_windows_mve_t *v, const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x,
                          const int8_t *edge, const int32_t *oy, int32_t count, int32_t ox, int32_t ic, int8_t *to) {
     const int8x16_t zeros = vldrbq_s8(edge);
-    const int32_t width = 4 * v->channels;
+    const int32_t width = 4 * v->channels, x_step = fl_x_step(d);
     const int32_t x0 = ox * p->stride_w - p->pad_left;
     int32_t left = x0 < 0 ? -x0 : 0;
     left = left < v->cols ? left : v->cols;
@@ -90,10 +90,10 @@ void fl_windows_fill_mve(const fl_windows_mve_t *v, const fl_conv_params_t *p, c
             const int32_t seen = r < p->kernel_h + v->two;
             const int32_t y = *oy * p->stride_h - p->pad_top + (seen ? r * p->dilation_h : 0);
             on_map[r] = seen && y >= 0 && y < d->in_h && end > left;
-            from[r] = on_map[r] ? x + (y * d->in_w + x0 + left) * fl_x_step(d) + ic : edge;
+            from[r] = on_map[r] ? x + (y * d->in_w + x0 + left) * x_step + ic : edge;
         }
         if (end > left) {
-            put_columns(v, d, from, on_map, end - left, ic, to + left * width);
+            put_columns(v, d, from, on_map, x_step, end - left, ic, to + left * width);
         }
         put_edge(to, left * width, zeros);
         put_edge(to + end * width, (v->cols - end) * width, zeros);
