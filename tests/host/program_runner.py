@@ -60,6 +60,8 @@ class Runner:
         """Where the bytes of a piece lie in its store: [pixels, channels * size]."""
         assert piece.offset >= 0
         assert piece.end <= len(self.stores[piece.store])
+        assert piece.offset % piece.size == 0
+        assert self.program.stores[piece.store].alignment % piece.size == 0
         starts = piece.offset + np.arange(piece.pixels) * piece.step * piece.size
         return starts[:, None] + np.arange(piece.channels * piece.size)
 

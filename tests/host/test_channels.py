@@ -15,10 +15,10 @@ from random_mixed import F32, I8, I32, MixedGrower, inputs_for, mixed_graph
 
 from fieldloop.frontends.builder import GraphBuilder
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import Clamp, Mean, OpKind, Requant, Unary, UnaryKind, Window
+from fieldloop.ir.op import Clamp, Mean, Op, OpKind, Requant, Unary, UnaryKind, Window
 from fieldloop.ir.reference import run
 from fieldloop.ir.shapes import macs
-from fieldloop.ir.tensor import Array, DType, Quant
+from fieldloop.ir.tensor import Array, DType, Quant, Tensor
 from fieldloop.plan.channel_paths import Role, channel_path
 from fieldloop.plan.channels import (
     channel_macs,
@@ -372,3 +372,45 @@ def test_a_second_reader_ends_a_path() -> None:
     for i in branches:
         assert "alone" in refused(graph, i, i + 1)
         assert all(last <= i for _, last in channel_paths(graph, i))
+
+
+def test_a_fan_in_has_one_sample() -> None:
+    rng = np.random.default_rng(0)
+    build = GraphBuilder("samples")
+    x = build.input("x", (1, 6, 4, 3))
+    y = build.add("a", OpKind.MAX_POOL, [x], window=Window((1, 1)))
+    y = build.add("b", OpKind.MAX_POOL, [y], window=Window((1, 1)))
+    y = build.add("r", OpKind.RESHAPE, [y], shape=(24, 3))
+    y = build.add("c", OpKind.FULLY_CONNECTED, [y], weights=rng.normal(size=(5, 3)))
+    y = build.add("d", OpKind.UNARY, [y], attrs=Unary(UnaryKind.TANH))
+    graph = build.graph([y])
+    assert "several samples" in refused(graph, 1, 3)
+    assert channel_paths(graph, 3) == [(3, 4)]  # a fan-out has many
+    check_all(graph, inputs_for(graph, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("index", "entry", "taken"),
+    [((7,), (4,), True), ((1, 7), (4,), True), ((2, 7), (4,), False), ((7,), (3, 4), False)],
+)
+def test_embeddings_whose_entries_are_pixels(
+    index: tuple[int, ...], entry: tuple[int, ...], taken: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    table = Tensor("t", (9, *entry), data=rng.normal(size=(9, *entry)).astype(np.float32))
+    tensors = (
+        Tensor("i", index, I32),
+        table,
+        Tensor("e", (*index, *entry)),
+        Tensor("y", (*index, *entry)),
+    )
+    ops = (
+        Op("look", OpKind.EMBEDDING, ("i", "t"), "e"),
+        Op("tanh", OpKind.UNARY, ("e",), "y", attrs=Unary(UnaryKind.TANH)),
+    )
+    graph = Graph("entries", {t.name: t for t in tensors}, ops, ("i",), ("y",))
+    if taken:
+        assert channel_paths(graph, 0) == [(0, 1)]
+        check(graph, 0, 1, 3, inputs_for(graph, 0, 1))
+    else:
+        assert "not rows of channels" in refused(graph, 0, 1)
