@@ -7,18 +7,23 @@ end, must still be the value that was meant.
 
 from __future__ import annotations
 
-from fieldloop.errors import FieldloopError
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import OpKind
 from fieldloop.plan.types import Plan
+from fieldloop.plan.verify_needs import PlanError
+from fieldloop.plan.verify_tiles import verify_tiles
 
-
-class PlanError(FieldloopError):
-    """A plan that would compute something else than its graph."""
+__all__ = ["PlanError", "verify"]
 
 
 def verify(graph: Graph, plan: Plan, *, keep: frozenset[str] = frozenset()) -> None:
-    """Raises PlanError unless the plan is sound; `keep`: tensors that must survive the run."""
+    """Raises PlanError unless the plan is sound; `keep`: tensors that must survive the run.
+
+    A tiled plan goes to the verifier of its own (verify_tiles.py).
+    """
+    if plan.steps:
+        verify_tiles(graph, plan, keep=keep)
+        return
 
     def refuse(what: str) -> PlanError:
         return PlanError(f"plan for {plan.kind.value} of {graph.name}: {what}")
