@@ -37,6 +37,39 @@ static inline void widen_quads(const int8_t *x, int32_t n, uint32_t minus, uint3
         : "cc", "memory");
 }
 
+#define TWO_QUADS                   \
+    "ldr r4, [r0], #4\n"            \
+    "ldr r6, [r1], #4\n"            \
+    "sxtab16 r5, r8, r4, ror #8\n"  \
+    "sxtab16 r4, r8, r4\n"          \
+    "sxtab16 r7, r8, r6, ror #8\n"  \
+    "sxtab16 r6, r8, r6\n"          \
+    "stmia r3!, {r4-r7}\n"
+
+// n / 4 quads of both pixels: seven instructions each.
+static __attribute__((naked, noinline)) void widen_two(const int8_t *x0 __attribute__((unused)),
+                                                       const int8_t *x1 __attribute__((unused)),
+                                                       int32_t n __attribute__((unused)),
+                                                       uint32_t *to __attribute__((unused)),
+                                                       uint32_t minus __attribute__((unused))) {
+    __asm__(
+        "push {r4-r8, lr}\n"
+        "ldr r8, [sp, #24]\n"  // minus
+        "subs r2, #16\n"
+        "blt 2f\n"
+        "1:\n" TWO_QUADS TWO_QUADS TWO_QUADS TWO_QUADS
+        "subs r2, #16\n"
+        "bge 1b\n"
+        "2:\n"
+        "adds r2, #12\n"
+        "blt 4f\n"
+        "3:\n" TWO_QUADS
+        "subs r2, #4\n"
+        "bge 3b\n"
+        "4:\n"
+        "pop {r4-r8, pc}\n");
+}
+
 #else
 
 static inline void widen_quads(const int8_t *x, int32_t n, uint32_t minus, uint32_t *to) {
@@ -47,6 +80,11 @@ static inline void widen_quads(const int8_t *x, int32_t n, uint32_t minus, uint3
         x += 4;
         to += 4;
     }
+}
+
+static void widen_two(const int8_t *x0, const int8_t *x1, int32_t n, uint32_t *to, uint32_t minus) {
+    widen_quads(x0, n, minus, to);
+    widen_quads(x1, n, minus, to + 2);
 }
 
 #endif
@@ -100,7 +138,7 @@ static uint32_t whole(int32_t out, int32_t stride, int32_t pad, int32_t dilation
                       int32_t *from) {
     *from = (pad + stride - 1) / stride;
     const int64_t room = (int64_t)size - 1 - (int64_t)(kernel - 1) * dilation + pad;  // of the last one's first tap
-    const int64_t end = room < 0 ? 0 : room / stride + 1;
+    const int64_t end = room < 0 ? 0 : (int64_t)((uint32_t)room / (uint32_t)stride) + 1;  // of 32 bits: one instruction
     const int64_t count = (end < out ? end : out) - *from;
     return count > 0 ? (uint32_t)count : 0;
 }
@@ -170,6 +208,34 @@ static __attribute__((noinline)) void border(const fl_columns_t *v, int32_t oy, 
     }
     if (v->staged) {
         widen(stage, v, scratch, pixel);
+    }
+}
+
+void fl_two_columns(const int8_t *x0, const int8_t *x1, int32_t k, int32_t x_zero, uint32_t *scratch) {
+    const int32_t quads = k & ~3;
+    widen_two(x0, x1, quads, scratch, fl_pair_of(-x_zero));
+    for (int32_t i = quads; i < k; i++) {
+        put_half(scratch + i, 0, x0[i] - x_zero);
+        put_half(scratch + i, 1, x1[i] - x_zero);
+    }
+}
+
+void fl_column_bytes(const fl_columns_t *v, int32_t oy, int32_t ox, int8_t *to) {
+    const fl_conv_params_t *p = v->p;
+    const fl_map_dims_t *d = v->d;
+    const fl_taps_t ty = fl_taps(oy, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
+    const fl_taps_t tx = fl_taps(ox, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
+    const int32_t step = fl_x_step(d);
+    if ((ty.end - ty.first) * (tx.end - tx.first) != p->kernel_h * p->kernel_w) {
+        for (int32_t i = 0; i < v->k; i += 4) {
+            fl_put_word(to + i, (uint8_t)v->x_zero * 0x01010101u);
+        }
+    }
+    for (int32_t r = ty.first; r < ty.end; r++) {
+        for (int32_t t = tx.first; t < tx.end; t++) {
+            const int8_t *x = v->x + ((ty.start + r * p->dilation_h) * d->in_w + tx.start + t * p->dilation_w) * step;
+            copy(to + (r * p->kernel_w + t) * v->w_c, x, v->w_c);
+        }
     }
 }
 

@@ -47,4 +47,10 @@ fl_columns_t fl_columns(const fl_conv_params_t *p, const fl_map_dims_t *d, int32
 // Writes the column of output pixel (oy, ox) as pixel 0 or 1 of the scratch.
 void fl_column(const fl_columns_t *v, int32_t oy, int32_t ox, uint32_t *scratch, int32_t pixel);
 
+// Writes what output pixel (oy, ox) sees as it is, k bytes and up to 3 more; padding is x_zero.
+void fl_column_bytes(const fl_columns_t *v, int32_t oy, int32_t ox, int8_t *to);
+
+// Both columns where each is one run of k bytes.
+void fl_two_columns(const int8_t *x0, const int8_t *x1, int32_t k, int32_t x_zero, uint32_t *scratch);
+
 #endif

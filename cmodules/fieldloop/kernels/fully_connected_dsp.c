@@ -43,17 +43,16 @@ void fl_fully_connected_dsp(const fl_quant_t *q, int32_t batch, int32_t out_c, i
     const fl_requant_t r = q->requant[0];
     const fl_requant_t one_scale[4] = {r, r, r, r};
     const int32_t fours = out_c & ~3;
-    fl_rows_t s = {
-        .b_step = b ? 16 : 0,
-        .r_step = q->requant_stride ? 4 * (int32_t)sizeof r : 0,
-        .k = in_c,
-        .minus = fl_pair_of(-q->x_zero),
-        .twice_zero_1 = 2 * q->out_zero + 1,
-        .special = special(q, fours),
-        .low = (uint8_t)q->act_min * 0x01010101u,
-        .high = (uint8_t)q->act_max * 0x01010101u,
-        .q = q,
-    };
+    fl_rows_t s;
+    s.b_step = b ? 16 : 0;
+    s.r_step = q->requant_stride ? 4 * (int32_t)sizeof r : 0;
+    s.k = in_c;
+    s.minus = fl_pair_of(-q->x_zero);
+    s.twice_zero_1 = 2 * q->out_zero + 1;
+    s.special = special(q, fours);
+    s.low = (uint8_t)q->act_min * 0x01010101u;
+    s.high = (uint8_t)q->act_max * 0x01010101u;
+    s.q = q;
     for (int32_t n = 0; n < batch; n++) {
         if (fours) {
             s.b = b ? b : no_bias;
