@@ -246,4 +246,5 @@ def _among(
 ) -> Piece:
     """Channels of the first pixels of a whole tensor, seen as a map."""
     size = tensor.dtype.bytes
-    return Piece(whole.store, whole.offset + channel * size, pixels, seen.channels, channels, size)
+    step = seen.channels if pixels > 1 else channels
+    return Piece(whole.store, whole.offset + channel * size, pixels, step, channels, size)
