@@ -59,11 +59,11 @@ static int learn(fl_model_t *m) {
         sizes.total_bytes > LARGEST_ARENA) {
         return 0;
     }
-    void *model_arena = aligned(model_bytes);
+    void *model_arena = malloc(model_bytes);
     void *arena = malloc(sizes.total_bytes);
     uint32_t sample_bytes = fl_model_input_info(m, 0)->bytes;
     int8_t *x = malloc(sample_bytes);
-    if (!x || !arena || fl_model_bind(m, FL_PLAN_LEARN, model_arena, model_bytes) ||
+    if (!x || !arena || !model_arena || fl_model_bind(m, FL_PLAN_LEARN, model_arena, model_bytes) ||
         fl_learner_init(&l, m, &config, arena, sizes.total_bytes)) {
         exit(1);
     }

@@ -80,10 +80,10 @@ int main(int argc, char **argv) {
         fl_learner_sizes(&m, &config, &sizes)) {
         return 2;
     }
-    void *model_arena = aligned(model_bytes);
     // exactly the bytes asked for, so that one too many is seen
+    void *model_arena = malloc(model_bytes);
     void *arena = malloc(sizes.total_bytes);
-    if (!arena || fl_model_bind(&m, FL_PLAN_LEARN, model_arena, model_bytes) ||
+    if (!arena || !model_arena || fl_model_bind(&m, FL_PLAN_LEARN, model_arena, model_bytes) ||
         fl_learner_init(&l, &m, &config, arena, sizes.total_bytes)) {
         return 2;
     }

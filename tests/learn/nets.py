@@ -12,8 +12,9 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, Op, OpKind, Requant, Window
 from fieldloop.ir.shapes import output_shape
 from fieldloop.ir.tensor import DType, Quant, Tensor, as_float32
-from fieldloop.plan.planner import backward_reads, plan_graph
+from fieldloop.plan.planner import backward_reads, plan_graph, plan_learning
 from fieldloop.plan.types import PlanKind
+from fieldloop.plan.verify import verify
 from fieldloop.quantize.fixedpoint import activation_range, softmax_params, weighted_factors
 
 Array = np.ndarray[Any, Any]
@@ -135,15 +136,22 @@ def finish(
     trainables: list[Trainable],
     rehearsal: RehearsalSet | None = None,
     labels: tuple[str, ...] = (),
+    *,
+    lent: int | None = None,
 ) -> Net:
-    """Plans the graph for inference and learning and writes its image."""
+    """Plans the graph for inference and learning and writes its image.
+
+    `lent`: bytes of the arena that the learner may use; None: as the planner sees fit.
+    """
     names = [op.name for op in graph.ops]
-    first = min(trainables, key=lambda t: names.index(t.op)).op
-    keep = backward_reads(graph, first, names[-1])
-    plans = [
-        plan_graph(graph, PlanKind.INFER),
-        plan_graph(graph, PlanKind.LEARN, keep=keep),
-    ]
+    layers = sorted((t.op for t in trainables), key=names.index)
+    if lent is None:
+        learning = plan_learning(graph, layers, names[-1])
+    else:
+        keep = backward_reads(graph, layers[0], names[-1])
+        learning = plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=lent)
+    verify(graph, learning, keep=backward_reads(graph, layers[0], names[-1]))
+    plans = [plan_graph(graph, PlanKind.INFER), learning]
     image = write_image(graph, plans, trainables=trainables, rehearsal=rehearsal, labels=labels)
     return Net(graph, trainables, rehearsal, image)
 
