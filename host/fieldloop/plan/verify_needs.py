@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fieldloop.errors import FieldloopError
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import BINARY, Mean, Op, OpKind
+from fieldloop.ir.op import BINARY, WEIGHTED, Mean, Op, OpKind
 from fieldloop.ir.tensor import DType
 from fieldloop.plan.types import Step
 
@@ -94,6 +94,8 @@ def needs(graph: Graph, op: Op, step: Step) -> Needs:
         raise PlanError(f"{op.kind.value} has no tiles")
     if (step.first or step.last) and not step.partial:
         raise PlanError("the first or last of no partial sums")
+    if step.turned:
+        _may_turn(op)
     seen, made, share = rule(graph, op, step)
     _inside("output", made, step.row, step.rows, step.channel, step.channels)
     _inside("input", seen, step.x_row, step.x_rows, step.x_channel, step.x_channels)
@@ -131,6 +133,14 @@ def _inside(what: str, grid: Grid, row: int, rows: int, channel: int, channels: 
         raise PlanError(
             f"channels {channel}..{channel + channels} of the {what}, which has {grid.channels}"
         )
+
+
+def _may_turn(op: Op) -> None:
+    """Weights stay as they are: a window that is turned may have one row, or one column."""
+    if op.kind in (OpKind.FULLY_CONNECTED, OpKind.EMBEDDING):
+        raise PlanError(f"{op.kind.value} has no window to turn")
+    if op.kind in WEIGHTED and op.window is not None and 1 not in op.window.kernel:
+        raise PlanError(f"a window of {op.window.kernel} weights cannot be turned")
 
 
 Rule = Callable[[Graph, Op, Step], tuple[Grid, Grid, Share | None]]
