@@ -12,7 +12,15 @@ from fieldloop.cli.digit_options import add_digit_arguments
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.ram import kernel_row, learn_row, learner_bytes, ram_by_kernels
 from fieldloop.cli.source import SOURCES, add_source_arguments, options_of, source_of
-from fieldloop.errors import DoesNotFitError, VersionError
+from fieldloop.cli.tiling import (
+    TILINGS,
+    add_tiling_arguments,
+    bound_words,
+    overhead,
+    stages,
+    tile_rows,
+)
+from fieldloop.errors import DoesNotFitError, UsageError, VersionError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import Compiled
@@ -21,8 +29,12 @@ HELP = f"""Turns a network into a model for the device, and tells flash, RAM and
 the byte.
 
 {SOURCES}
-`digits` is the demo's network, trained first."""
-EXAMPLE = "fieldloop compile network.onnx --calibrate samples.npz -o network.flm"
+`digits` is the demo's network, trained first.
+
+--tiling computes layers in parts, with every byte of the output as before:
+{TILINGS}"""
+EXAMPLE = """fieldloop compile network.onnx --calibrate samples.npz -o network.flm
+  fieldloop compile network.tflite --tiling auto --ram-limit 32768 -o network.flm"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flash-limit", type=int, metavar="BYTES", help="fail when larger")
     parser.add_argument("--ram-limit", type=int, metavar="BYTES", help="fail when larger")
+    add_tiling_arguments(parser, "none")
     add_source_arguments(parser)
     add_digit_arguments(parser)
 
@@ -44,9 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Output:
     prepare_file(args.output)
     console.stage(f"compile {args.source}")
-    compiled = _digits(args, console) if args.source == "digits" else _network(args, console)
+    try:
+        compiled = _digits(args, console) if args.source == "digits" else _network(args, console)
+        learner = _learner_bytes(compiled, args.ram_limit)
+    except DoesNotFitError as error:
+        if error.available_bytes == args.ram_limit and args.tiling == "none":
+            console.note("--tiling auto may need less RAM")
+        raise
     report = compiled.report
-    learner = _learner_bytes(compiled, args.ram_limit)
     by_kernels = ram_by_kernels(compiled.image)
     if args.output is not None:
         write_file(args.output, compiled.image)
@@ -60,10 +78,15 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     rows = [
         ("flash", f"{report.flash_bytes} bytes"),
         ("RAM to infer", f"{report.ram_infer_bytes} bytes{kernel_row(by_kernels)}"),
-        ("work", f"{report.macs} multiply-accumulates"),
+        ("work", f"{report.macs} multiply-accumulates{overhead(report.mac_overhead)}"),
     ]
     if report.ram_learn_bytes is not None:
         rows.insert(2, learn_row(report.ram_learn_bytes, learner))
+    if args.tiling != "none":
+        least = bound_words(report.ram_infer_bytes, report.bound_bytes, report.optimal)
+        rows.insert(2, ("RAM without tiling", f"{report.untiled_ram_bytes} bytes"))
+        rows += tile_rows(report.tiles) or [("tiled", "nothing: no tiling needs less RAM")]
+        rows.append(("plan", f"{report.steps or len(report.layers)} steps, {least}"))
     layers: list[tuple[str, ...]] = [("layer", "output", "MACs", "weights", "learns")]
     layers += [
         (
@@ -75,7 +98,8 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         )
         for layer in report.layers
     ]
-    return Output(data, f"{table(rows)}\n\n{table(layers)}\n\n{report.memory_map}")
+    tiled = "untiled; fieldloop plan shows the tiled one too\n" if report.tiles else ""
+    return Output(data, f"{table(rows)}\n\n{table(layers)}\n\n{tiled}{report.memory_map}")
 
 
 def _learner_bytes(compiled: Compiled, ram_limit: int | None) -> int:
@@ -94,6 +118,8 @@ def _learner_bytes(compiled: Compiled, ram_limit: int | None) -> int:
 
 
 def _digits(args: argparse.Namespace, console: Console) -> Compiled:
+    if args.tiling != "none" or args.mac_limit is not None:
+        raise UsageError("--tiling and --mac-limit are for networks from files, digits is not one")
     from fieldloop.train.digits import train_digits
 
     return train_digits(
@@ -112,13 +138,17 @@ def _network(args: argparse.Namespace, console: Console) -> Compiled:
     source = source_of(args)
 
     def compiled(learn: int) -> Compiled:
-        return compile_source(
-            source,
-            learn=learn or None,
-            options=options_of(args),
-            flash_limit=args.flash_limit,
-            ram_limit=args.ram_limit,
-        )
+        with stages(console) as progress:
+            return compile_source(
+                source,
+                learn=learn or None,
+                options=options_of(args),
+                flash_limit=args.flash_limit,
+                ram_limit=args.ram_limit,
+                tiling=args.tiling,
+                mac_limit=args.mac_limit,
+                progress=progress,
+            )
 
     if args.learn is not None or source.module is None or not source.calibration:
         return compiled(args.learn or 0)

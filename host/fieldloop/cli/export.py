@@ -12,7 +12,6 @@ from fieldloop.cli.files import file_bytes, prepare_file, write_file
 from fieldloop.errors import DoesNotFitError, UsageError
 
 if TYPE_CHECKING:
-    from fieldloop.plan.layout import Offsets
     from fieldloop.plan.types import Buffer
 
 HELP = """Writes a .tflite with a memory plan for TensorFlow Lite Micro inside: its stock
@@ -45,8 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         offline_plan,
         with_offline_plan,
     )
-    from fieldloop.plan.layout import peak
-    from fieldloop.plan.lifetimes import lower_bound
+    from fieldloop.plan.layout import layout_of, peak
     from fieldloop.plan.types import Buffer
 
     content = file_bytes(args.source)
@@ -57,8 +55,9 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     live = live_tensors(content)
     items = tuple(Buffer((t.label,), t.bytes, ALIGNMENT, t.first, t.last) for t in live)
     its_own = _greedy(items)
-    places = _best(items, its_own)
-    head, bound = peak(items, places), lower_bound(items)
+    layout = layout_of(items)
+    places = min(layout.offsets, its_own, key=lambda offsets: peak(items, offsets))
+    head = peak(items, places)
     if args.ram_limit is not None and head > args.ram_limit:
         raise DoesNotFitError(
             f"the arena of {args.source.name}", needed_bytes=head, available_bytes=args.ram_limit
@@ -72,8 +71,8 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         "model": str(args.output),
         "head_bytes": head,
         "greedy_bytes": peak(items, its_own),
-        "bound_bytes": bound,
-        "optimal": head == bound,
+        "bound_bytes": layout.bound,
+        "optimal": layout.optimal,
         "replaced": replaced,
         "offsets": offsets,
         "tensors": [
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         ],
     }
     rows = [
-        ("tensors", f"{head} bytes of arena{', the least there can be' * (head == bound)}"),
+        ("tensors", f"{head} bytes of arena{', the least there can be' * layout.optimal}"),
         ("without the plan", f"{data['greedy_bytes']} bytes, by the interpreter's own planner"),
         ("plan", f"{len(live)} of {len(offsets)} tensors{', replaces one' * replaced}"),
         ("written", str(args.output)),
@@ -94,15 +93,8 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     return Output(data, f"{table(rows)}\n\n{table(tensors)}")
 
 
-def _greedy(items: tuple[Buffer, ...]) -> Offsets:
+def _greedy(items: tuple[Buffer, ...]) -> tuple[int, ...]:
     """As the interpreter's own planner: by size, of one size the later tensor first."""
     from fieldloop.plan.layout import first_fit
 
     return first_fit(items, sorted(range(len(items)), key=lambda i: (-items[i].bytes, -i)))
-
-
-def _best(items: tuple[Buffer, ...], its_own: Offsets) -> Offsets:
-    from fieldloop.plan.layout import lay_out, peak
-
-    found = lay_out(items)
-    return its_own if peak(items, its_own) < peak(items, found) else found

@@ -31,6 +31,7 @@ VERBS = {
     "info": "tell about a model file, or about a device and its model",
     "train": "train a reference network and write its model",
     "compile": "turn a PyTorch, TFLite or ONNX network into a model, and tell what it will cost",
+    "plan": "show what lies where in RAM, and what less RAM costs",
     "export": "write a .tflite with a memory plan for TensorFlow Lite Micro",
     "check": "compare a model with its source's runtime, between kernels and with a board",
     "push": "send a model to a device and activate it",
