@@ -13,6 +13,7 @@ from random_programs import accesses, bytes_of, random_program
 
 from fieldloop.plan.apart import problem_of
 from fieldloop.plan.branching import branch_and_bound, origins
+from fieldloop.plan.cliques import clique_bound
 from fieldloop.plan.layout import layout_of
 from fieldloop.plan.milp import solve_layout
 from fieldloop.plan.occupancy import Occupancy, occupancy
@@ -104,8 +105,10 @@ def test_branch_and_bound_and_the_solver_agree() -> None:
         by_solver, bound = solve_layout(problem, worst)
         assert problem.sound(by_solver)
         assert problem.peak(by_solver) == bound
-        if origins(problem) is not None:
-            by_branches, proven = branch_and_bound(problem, occ, worst)
+        shift = origins(problem)
+        if shift is not None:
+            assert problem.bound <= clique_bound(problem, 1_000) <= bound
+            by_branches, proven = branch_and_bound(problem, occ, shift, worst)
             assert proven and problem.sound(by_branches)
             assert problem.peak(by_branches) == bound
         better += problem.peak(heuristic(problem, occ, 4)) > bound

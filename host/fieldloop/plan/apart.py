@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fieldloop.plan.occupancy import APART, Occupancy
+from fieldloop.plan.occupancy import APART, Ints, Occupancy
 
 Offsets = tuple[int, ...]
 
@@ -42,7 +42,7 @@ class Problem:
 def problem_of(alignments: Sequence[int], occ: Occupancy) -> Problem:
     """The distances and the bound that follow from who is live when."""
     tops = occ.tops
-    apart = occ.distances()
+    apart = _between_multiples(occ.distances(), alignments)
     rivals = tuple(tuple(np.flatnonzero(row != APART).tolist()) for row in apart)
     bound = max(int(occ.live_bytes.max(initial=0)), int(tops.max(initial=0)))
     return Problem(
@@ -53,3 +53,11 @@ def problem_of(alignments: Sequence[int], occ: Occupancy) -> Problem:
 def aligned(offset: int, alignment: int) -> int:
     """The next multiple."""
     return -(-offset // alignment) * alignment
+
+
+def _between_multiples(apart: Ints, alignments: Sequence[int]) -> Ints:
+    """Distances that offsets can have: multiples of what two alignments have in common."""
+    sizes = np.array(alignments, np.int32)
+    common = np.gcd.outer(sizes, sizes)
+    rounded: Ints = np.where(apart == APART, APART, -(-apart // common) * common)
+    return rounded

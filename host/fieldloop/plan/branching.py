@@ -1,4 +1,4 @@
-"""Branch and bound over layouts (see stacking.py, 3.)."""
+"""Branch and bound over layouts (see stacking.py, 4.)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ def origins(problem: Problem) -> tuple[int, ...] | None:
     return None
 
 
-def branch_and_bound(problem: Problem, occ: Occupancy, best: Offsets) -> tuple[Offsets, bool]:
-    """The best layout found, `best` to begin with, and whether it is proven optimal."""
-    shift = origins(problem) if len(problem.tops) <= MAX_STORES else None
-    if shift is None:
-        return best, False
+def branch_and_bound(
+    problem: Problem, occ: Occupancy, shift: tuple[int, ...], best: Offsets
+) -> tuple[Offsets, bool]:
+    """The best layout found, `best` to begin with, and whether it is proven optimal.
+
+    `shift`: as `origins` has it.
+    """
+    if problem.peak(best) == problem.bound or len(problem.tops) > MAX_STORES:
+        return best, problem.peak(best) == problem.bound
     search = _Search(problem, occ, shift, best)
     search.run()
     return search.best, search.ended

@@ -9,12 +9,13 @@ which one is above.
 1. The most live bytes at one time bound every layout from below.
 2. First fit in several orders: each store at the lowest offset that no placed store forbids; then,
    a few times, what ends at the peak is placed first.
-3. Branch and bound (branching.py): where there is a shift of the stores' origins that makes every
+3. Where that leaves a gap: a better bound from stores that all meet each other (cliques.py).
+4. Branch and bound (branching.py): where there is a shift of the stores' origins that makes every
    distance positive, "above" has no cycles, and some optimal layout is made by taking the stores
    in ascending order of shifted offset and putting each on top of the placed ones (push all down,
    sort, repeat: offsets only fall). At a time with stack height h and r live bytes still to come,
    h + r bounds what can come of a branch.
-4. What is still open goes to an integer program (milp.py).
+5. What is still open goes to an integer program (milp.py).
 
 Every search is cut off by a count, never by a clock: results repeat on every machine.
 """
@@ -22,10 +23,11 @@ Every search is cut off by a count, never by a clock: results repeat on every ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fieldloop.plan.apart import Offsets, Problem, aligned, problem_of
-from fieldloop.plan.branching import branch_and_bound
+from fieldloop.plan.branching import branch_and_bound, origins
+from fieldloop.plan.cliques import clique_bound
 from fieldloop.plan.milp import solve_layout
 from fieldloop.plan.occupancy import Occupancy
 from fieldloop.plan.program import Store
@@ -54,15 +56,18 @@ def stack(stores: Sequence[Store], occ: Occupancy, *, exact: bool = True) -> Sta
 def arrange(problem: Problem, occ: Occupancy, *, exact: bool = True) -> Stacking:
     """The same, of a problem."""
     best = heuristic(problem, occ, MAX_REPAIRS if exact else QUICK_REPAIRS)
-    bound = problem.bound
-    if exact and problem.peak(best) > bound:
-        best, proven = branch_and_bound(problem, occ, best)
+    if exact and problem.peak(best) > problem.bound:
+        shift = origins(problem)
+        proven = False
+        if shift is not None:
+            problem = replace(problem, bound=clique_bound(problem, problem.peak(best)))
+            best, proven = branch_and_bound(problem, occ, shift, best)
+        bound = problem.peak(best)
         if not proven:
             best, bound = solve_layout(problem, best)
-        else:
-            bound = problem.peak(best)
+        problem = replace(problem, bound=bound)
     peak = problem.peak(best)
-    return Stacking(best, peak, bound, optimal=peak == bound)
+    return Stacking(best, peak, problem.bound, optimal=peak == problem.bound)
 
 
 def first_fit(problem: Problem, order: Sequence[int]) -> Offsets:
