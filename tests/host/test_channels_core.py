@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from random_chains import chain
 from random_mixed import F32, I8, inputs_for, mixed_graph
-from test_channels import chain, network
+from test_channels import network
 
 from fieldloop.image.writer import write_image
 from fieldloop.ir.graph import Graph
