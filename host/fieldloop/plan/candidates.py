@@ -14,6 +14,7 @@ from fieldloop.plan.rows import tile_macs
 from fieldloop.plan.tilings import Tiling, TilingKind, can_be_in_place
 
 MOST_PARTS = 64
+ROWS = (1, 2, 4, 8)  # at a time, of row streaming; the search widens further what it takes
 # Costs that decide between ways of equal RAM, in about the instructions of a Cortex-M4.
 STEP_COST = 200  # of one step
 BYTE_COST = 1  # of one byte that a window moves to its front
@@ -23,14 +24,15 @@ BYTE_COST = 1  # of one byte that a window moves to its front
 class Candidate:
     """Operators first..last computed in one way; `tiling` None: one operator, as it is.
 
-    `ram`: about the bytes live while it runs. `more_macs`: beyond those of the graph. `cost`: see
-    STEP_COST.
+    `ram`: about the bytes live while it runs; `safe`: the same where stores meet less well (see
+    live_bytes). `more_macs`: beyond those of the graph. `cost`: see STEP_COST.
     """
 
     first: int
     last: int
     tiling: Tiling | None
     ram: int
+    safe: int
     more_macs: int
     cost: int
 
@@ -70,11 +72,11 @@ class Candidates:
         roots = {root_of(self.graph, name) for name in (*activations(self.graph, op), op.output)}
         used = sum(self.life[root].bytes for root in roots)
         ram = used + self.through(index, index, tuple(roots))
-        self.all.append(Candidate(index, index, None, ram, 0, 0))
+        self.all.append(Candidate(index, index, None, ram, ram, 0, 0))
         if TilingKind.IN_PLACE in kinds and can_be_in_place(self.graph, index, self.keep):
             less = self.life[root_of(self.graph, op.inputs[0])].bytes
             tiling = Tiling(index, index, TilingKind.IN_PLACE)
-            self.all.append(Candidate(index, index, tiling, ram - less, 0, 1))
+            self.all.append(Candidate(index, index, tiling, ram - less, ram - less, 0, 1))
 
     def _gone(self, given: tuple[str, ...], last: int) -> frozenset[str]:
         return frozenset(root for root in given if self.life[root].last <= last)
@@ -85,17 +87,21 @@ class Candidates:
         except CannotTileError:
             return
         if TilingKind.STREAM in kinds:
-            self.all.append(self.stream(path, 1))
+            end = path.stages[-1]
+            height = end.inp.rows if end.sums else end.out.rows
+            for rows in ROWS:
+                if rows == 1 or rows < height:
+                    self.all.append(self._stream(path, rows))
         if TilingKind.FFMT in kinds and len(path.outer) == 1:
             end = path.stages[-1]
             height = end.inp.rows if end.sums else end.out.rows
             for parts in _counts(height):
                 self.all.append(self._halo(path, height, parts))
 
-    def stream(self, path: RowPath, rows: int) -> Candidate:
+    def _stream(self, path: RowPath, rows: int) -> Candidate:
         """A path of rows, `rows` at a time."""
         table = row_table(path, rows, cached=True)
-        ram = live_bytes(table, self._gone(path.given, path.last))
+        ram, safe = live_bytes(table, self._gone(path.given, path.last))
         cost = 0
         for stage in path.stages:
             height = stage.inp.rows if stage.sums else stage.out.rows
@@ -107,23 +113,27 @@ class Candidates:
                 if kept:
                     size = self.life[root].bytes // max(1, height)
                     cost += -(-height // rows) * (STEP_COST + BYTE_COST * kept * size)
+        through = self.through(path.first, path.last, path.given)
         return Candidate(
             path.first,
             path.last,
             Tiling(path.first, path.last, TilingKind.STREAM, rows),
-            ram + self.through(path.first, path.last, path.given),
+            ram + through,
+            safe + through,
             min(0, table.macs - sum(s.macs for s in path.stages)),
             cost,
         )
 
     def _halo(self, path: RowPath, height: int, parts: int) -> Candidate:
         table = row_table(path, -(-height // parts), cached=False)
-        ram = live_bytes(table, self._gone(path.given, path.last))
+        ram, safe = live_bytes(table, self._gone(path.given, path.last))
+        through = self.through(path.first, path.last, path.given)
         return Candidate(
             path.first,
             path.last,
             Tiling(path.first, path.last, TilingKind.FFMT, parts),
-            ram + self.through(path.first, path.last, path.given),
+            ram + through,
+            safe + through,
             tile_macs(path, parts) - sum(s.macs for s in path.stages),
             STEP_COST * parts * len(path.stages),
         )
@@ -137,7 +147,7 @@ class Candidates:
                 ram += self.through(first, last, given)
                 tiling = Tiling(first, last, TilingKind.FDT, parts)
                 cost = STEP_COST * parts * len(path.stages)
-                self.all.append(Candidate(first, last, tiling, ram, 0, cost))
+                self.all.append(Candidate(first, last, tiling, ram, ram, 0, cost))
         except CannotTileError:
             return
 

@@ -93,7 +93,7 @@ def row_path(graph: Graph, first: int, last: int, keep: frozenset[str] = frozens
     if ops[-1].kind is OpKind.RESHAPE:
         raise CannotTileError(f"{ops[-1].name} moves nothing")
     turned = _is_turned(graph, ops)
-    made = {root_of(graph, op.output) for op in ops}
+    made = {op.output for op in ops if op.kind is not OpKind.RESHAPE}
     stages = []
     for index, op in enumerate(ops, start=first):
         if op.kind is OpKind.RESHAPE:

@@ -102,10 +102,12 @@ def row_table(path: RowPath, rows: int, *, cached: bool) -> RowTable:
     return RowTable(path, rows, cached, start, end, needed)
 
 
-def live_bytes(table: RowTable, gone: frozenset[str]) -> int:
+def live_bytes(table: RowTable, gone: frozenset[str]) -> tuple[int, int]:
     """About the least bytes that the path needs at once, its whole inputs and outputs included.
 
-    `gone`: inputs that nobody reads behind the path. An estimate to choose by: the layout decides.
+    `gone`: inputs that nobody reads behind the path. Estimates to choose by, the layout decides:
+    the second is for an output larger than the input that leaves. It may grow below that only if
+    the input lies high, which what comes before may not allow.
     """
     path = table.path
     tensors = path.graph.tensors
@@ -134,12 +136,13 @@ def live_bytes(table: RowTable, gone: frozenset[str]) -> int:
     leaving = [name for name in path.given if name in gone]
     out = tensors[ends[-1]].bytes if ends else 0
     if not leaving:
-        return held + out
+        return held + out, held + out
     held += sum(tensors[name].bytes for name in leaving[1:])
     size = tensors[leaving[0]].bytes
     if not ends:
-        return held + size
-    return held + max(out, size + max(0, _lag(table, leaving[0], ends[-1])))
+        return held + size, held + size
+    met = held + max(out, size + max(0, _lag(table, leaving[0], ends[-1])))
+    return met, (held + out + size if out > size else met)
 
 
 def _lag(table: RowTable, given: str, made: str) -> int:

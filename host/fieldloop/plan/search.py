@@ -13,15 +13,16 @@ Nothing here looks at a clock: the result is the same on every machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
-from fieldloop.plan.candidates import Candidate, Candidates
+from fieldloop.plan.candidates import BYTE_COST, STEP_COST, Candidate, Candidates
 from fieldloop.plan.channels import channel_parts
 from fieldloop.plan.program import CannotTileError
 from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.tilings import Draft, Tiling, TilingKind, draft
+from fieldloop.plan.types import StepKind
 
 MODES: dict[str, frozenset[TilingKind]] = {
     "none": frozenset(),
@@ -29,8 +30,11 @@ MODES: dict[str, frozenset[TilingKind]] = {
     "ffmt": frozenset({TilingKind.FFMT}),
     "auto": frozenset({TilingKind.FDT, TilingKind.STREAM, TilingKind.IN_PLACE}),
 }
-CEILINGS = 12  # ceilings above the least that are built, before the search gives up on better ones
-ROWS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+CEILINGS = 12  # above the least one that are tried
+STARTS = 5  # of the divisions are improved
+ROUNDS = 6  # of small changes
+WORK = 300_000  # moves that are written before no more changes are tried
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,9 +86,11 @@ class _Search:
         self.graph = graph
         self.goal = goal
         self.progress = progress
+        self.work = 0  # moves of all drafts
         self.built: dict[tuple[Tiling, ...], Draft | None] = {}
-        self.plain = self.build(())
-        assert self.plain is not None
+        plain = self.build(())
+        assert plain is not None
+        self.plain = plain
 
     def build(self, tilings: Sequence[Tiling], *, exact: bool = False) -> Draft | None:
         """The draft, laid out quickly; None where the tilings cannot be had."""
@@ -100,31 +106,85 @@ class _Search:
                 )
             except CannotTileError:
                 made = None
+            if made is not None:
+                self.work += len(made.program.moves)
+                if not self._affords(made):
+                    made = None
             if exact:
                 return made
             self.built[key] = made
         return self.built[key]
 
     def run(self) -> Draft:
-        assert self.plain is not None
         best = self.plain
         if self.goal.kinds:
             found = self.divisions()
             for number, tilings in enumerate(found):
                 if self.progress is not None:
-                    self.progress("plan", number, len(found))
-                made = self.build(tilings)
-                if made is not None and made.peak < best.peak:
-                    best = made
-            if best.tilings:
-                best = self.trimmed(best)
-                best = self.widened(best)
+                    self.progress("plan", number, len(found) + STARTS)
+                self.build(tilings)
+            starts = sorted((d for d in self.built.values() if d is not None), key=_merit)
+            for number, start in enumerate(starts[:STARTS]):
+                if self.progress is not None:
+                    self.progress("plan", len(found) + number, len(found) + STARTS)
+                improved = self.improved(start)
+                best = min(best, improved, key=_merit)
         exact = self.build(best.tilings, exact=True)
         return exact if exact is not None and exact.peak <= best.peak else best
 
+    def improved(self, best: Draft) -> Draft:
+        """Small changes to the tilings, as long as one of them is better."""
+        for _ in range(ROUNDS):
+            before = best
+            for tiling in before.tilings:
+                for changed in self._near(tiling, best.tilings):
+                    if tiling not in best.tilings or self.work > WORK:
+                        break
+                    others = [
+                        t
+                        for t in best.tilings
+                        if t != tiling
+                        and all(t.last < c.first or c.last < t.first for c in changed)
+                    ]
+                    made = self.build([*others, *changed])
+                    if made is not None and _merit(made) < _merit(best):
+                        best = made
+            if best is before:
+                break
+        return best
+
+    def _near(self, tiling: Tiling, all_: Sequence[Tiling]) -> list[tuple[Tiling, ...]]:
+        """What may stand in the place of a tiling, and of what it then meets."""
+        near: list[tuple[Tiling, ...]] = [()]
+        near += [(tiling.with_amount(n),) for n in self._others(tiling)]
+        if tiling.kind is not TilingKind.STREAM:
+            return near
+        first, last = tiling.first, tiling.last
+        after = next((t for t in sorted(all_) if t.first > last), None)
+        if after is not None:
+            near.append((replace(tiling, last=after.last),))
+        if first > 0:
+            near.append((replace(tiling, first=first - 1),))
+        if last + 1 < len(self.graph.ops):
+            near.append((replace(tiling, last=last + 1),))
+        for cut in range(first, last):
+            left, right = replace(tiling, last=cut), replace(tiling, first=cut + 1)
+            near += [(left,), (right,), (left, right)]
+            if cut + 1 < last:
+                near.append((left, replace(tiling, first=cut + 2)))
+        return near
+
     def divisions(self) -> list[tuple[Tiling, ...]]:
-        """Divisions of the order under the least ceilings."""
-        candidates = Candidates(self.graph, self.goal.kinds, self.goal.keep).all
+        """Divisions of the order under the least ceilings, by both estimates."""
+        found: dict[tuple[Tiling, ...], None] = {}
+        every = Candidates(self.graph, self.goal.kinds, self.goal.keep).all
+        for candidates in (every, [replace(c, ram=c.safe) for c in every]):
+            for tilings in self._under_ceilings(candidates):
+                found.setdefault(tuple(_sharpest(tiling) for tiling in tilings))
+                found.setdefault(tilings)
+        return list(found)
+
+    def _under_ceilings(self, candidates: Sequence[Candidate]) -> list[tuple[Tiling, ...]]:
         by_last: list[list[Candidate]] = [[] for _ in self.graph.ops]
         for candidate in candidates:
             by_last[candidate.last].append(candidate)
@@ -146,42 +206,39 @@ class _Search:
                 break
         return list(found)
 
-    def trimmed(self, best: Draft) -> Draft:
-        """Without the tilings that the arena does not need."""
-        for tiling in best.tilings:
-            made = self.build([t for t in best.tilings if t != tiling])
-            if made is not None and made.peak <= best.peak and self._affords(made):
-                best = made
-        return best
-
-    def widened(self, best: Draft) -> Draft:
-        """With as few parts, and as many rows at a time, as the arena of `best` allows."""
-        for tiling in best.tilings:
-            for amount in self._gentler(tiling):
-                others = [t for t in best.tilings if t.first != tiling.first]
-                made = self.build([*others, tiling.with_amount(amount)])
-                if made is not None and made.peak <= best.peak and self._affords(made):
-                    best = made
-                    break
-        return best
-
     def _affords(self, made: Draft) -> bool:
         budget = self.goal.budget(self.graph)
         return budget is None or made.macs - self.graph.macs() <= max(0, budget)
 
-    def _gentler(self, tiling: Tiling) -> list[int]:
-        """Amounts with less overhead than a tiling's, the one with the least first."""
+    def _others(self, tiling: Tiling) -> list[int]:
+        """Other amounts of a tiling, the one with the least overhead first."""
         if tiling.kind is TilingKind.IN_PLACE:
             return []
         if tiling.kind is TilingKind.FDT:
             parts = channel_parts(self.graph, tiling.first, tiling.last)
-            return [n for n in parts if n < tiling.amount]
+            return [n for n in parts if n != tiling.amount]
         if tiling.kind is TilingKind.FFMT:
-            return [n for n in range(2, tiling.amount)]
+            return list(range(2, tiling.amount))
         path = row_path(self.graph, tiling.first, tiling.last, self.goal.keep)
         last = path.stages[-1]
         height = last.inp.rows if last.sums else last.out.rows
-        return [n for n in reversed(ROWS) if tiling.amount < n < height]
+        return [n for n in reversed(ROWS) if n != tiling.amount and n < max(2, height)]
+
+
+def _sharpest(tiling: Tiling) -> Tiling:
+    """One row at a time: the least arena, if not the least overhead."""
+    return tiling.with_amount(1) if tiling.kind is TilingKind.STREAM else tiling
+
+
+def _merit(made: Draft) -> tuple[int, int]:
+    """What is compared: the arena, then about the instructions that the tiling adds."""
+    cost = 0
+    for move in made.program.moves:
+        if move.kind is StepKind.COPY and move.x is not None:
+            cost += STEP_COST + BYTE_COST * (move.x.end - move.x.offset)
+        elif move.kind is StepKind.TILE:
+            cost += STEP_COST
+    return made.peak, cost
 
 
 def _cover(
