@@ -246,4 +246,25 @@ static void drop(scaling_t *s) {
     free(s->folded.block);
 }
 
+// A kernel's cases. A run may find that its case is none; then it leaves the tally as it is.
+typedef struct {
+    const char *name;
+    void (*run)(tally_t *t);
+} kernel_t;
+
+// How many cases: from the command line, or the macros where there is none.
+static long start(int argc, char **argv) {
+    state = argc > 2 ? strtoull(argv[2], NULL, 10) : SEED;
+    printf("variant %d\n", (int)fl_kernels_variant());
+    return argc > 1 ? atol(argv[1]) : CASES;
+}
+
+static void run_cases(const kernel_t *k, long cases) {
+    tally_t t = {.name = k->name};
+    while (t.cases < cases) {
+        k->run(&t);
+    }
+    printf("%s %ld cases %ld bytes %ld lively\n", t.name, t.cases, t.bytes, t.lively);
+}
+
 #endif

@@ -242,24 +242,17 @@ static void edge(tally_t *t) {
 }
 
 int main(int argc, char **argv) {
-    const long cases = argc > 1 ? atol(argv[1]) : CASES;
-    state = argc > 2 ? strtoull(argv[2], NULL, 10) : SEED;
-    static const struct {
-        const char *name;
-        void (*run)(tally_t *t);
-    } kernels[] = {{"conv2d", conv2d},     {"depthwise_conv2d", depthwise}, {"fully_connected", fully_connected},
-                   {"scale", scale},       {"max_pool", max_pool},          {"avg_pool", avg_pool},
-                   {"add", add},           {"edge", edge}};
-    printf("variant %d\n", (int)fl_kernels_variant());
+    static const kernel_t kernels[] = {{"conv2d", conv2d},     {"depthwise_conv2d", depthwise},
+                                       {"fully_connected", fully_connected},
+                                       {"scale", scale},       {"max_pool", max_pool},
+                                       {"avg_pool", avg_pool}, {"add", add},
+                                       {"edge", edge}};
+    const long cases = start(argc, argv);
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
-        tally_t t = {.name = kernels[i].name};
-        const long wanted = kernels[i].run == scale  ? 10 * cases  // small, and all edges
-                            : kernels[i].run == edge ? 64          // large
-                                                     : cases;
-        while (t.cases < wanted) {
-            kernels[i].run(&t);
-        }
-        printf("%s %ld cases %ld bytes %ld lively\n", t.name, t.cases, t.bytes, t.lively);
+        const kernel_t *k = &kernels[i];
+        run_cases(k, k->run == scale  ? 10 * cases  // small, and all edges
+                     : k->run == edge ? 64          // large
+                                      : cases);
     }
     printf("end\n");
     return 0;
