@@ -54,19 +54,21 @@ BOTH = ("add_broadcast", "sub", "mul", "maximum", "mean")
 BOTH += ("concat", "pad", "transpose", "slice", "embedding")
 
 
-def build_driver(variant: str = "plain") -> Path:
-    """The driver with the core under ASan and UBSan; built anew when a source changed."""
+def build_sanitised(name: str, own: list[Path], variant: str, coverage: str = "") -> Path:
+    """A program of C files of the tests and the core; built anew when a source changed.
+
+    All of it under ASan and UBSan, the core with the flag `coverage`.
+    """
     folder = paths.build_dir() / "tests-core"
     folder.mkdir(parents=True, exist_ok=True)
-    own = [HERE / "fuzz_image.c", HERE / "fuzz_mutate.c"]
     inputs = [*sources(), *own, *HERE.glob("fuzz_*.h"), *paths.core_dir().rglob("*.h")]
-    digest = hashlib.sha256(" ".join((*FLAGS, variant)).encode())
+    digest = hashlib.sha256(" ".join((*FLAGS, coverage, variant)).encode())
     for path in inputs:
         digest.update(path.read_bytes())
-    driver = folder / f"fuzz_image-{variant}-{digest.hexdigest()[:16]}"
+    driver = folder / f"{name}-{variant}-{digest.hexdigest()[:16]}"
     if driver.exists():
         return driver
-    objects = folder / f"fuzz-{variant}-{os.getpid()}"
+    objects = folder / f"{name}-{variant}-{os.getpid()}"
     objects.mkdir(exist_ok=True)
     include = [f"-I{paths.core_dir() / 'include'}", f"-I{paths.core_dir()}", f"-I{HERE}"]
     flags = [*FLAGS, f"-DFL_KERNELS={VARIANTS.index(variant)}", *include]
@@ -78,8 +80,8 @@ def build_driver(variant: str = "plain") -> Path:
 
     def compile_one(path: Path) -> str:
         out = objects / f"{path.parent.name}-{path.stem}.o"
-        coverage = [] if path in own else [COVERAGE]
-        run(*flags, *coverage, "-c", str(path), "-o", str(out))
+        extra = [] if path in own or not coverage else [coverage]
+        run(*flags, *extra, "-c", str(path), "-o", str(out))
         return str(out)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -91,6 +93,12 @@ def build_driver(variant: str = "plain") -> Path:
         path.unlink()
     objects.rmdir()
     return driver
+
+
+def build_driver(variant: str = "plain") -> Path:
+    """The fuzzer with the core, whose coverage leads it."""
+    own = [HERE / "fuzz_image.c", HERE / "fuzz_mutate.c"]
+    return build_sanitised("fuzz_image", own, variant, COVERAGE)
 
 
 def classifier(seed: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Tiled plans of one operator, written by hand: random boxes in a random order of the allowed ones.
+"""Tiled plans of one operator, written by hand: random boxes in random order.
 
 Nothing here plans: every tensor has a place of its own, accumulators and pieces lie behind them.
 """
