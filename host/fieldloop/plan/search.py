@@ -78,10 +78,12 @@ def best_draft(graph: Graph, goal: Goal, progress: Progress | None = None) -> Dr
     """The draft of least arena; of equal ones the one with the least overhead. Without tilings
     where none is better.
     """
-    return _Search(graph, goal, progress).run()
+    return Search(graph, goal, progress).run()
 
 
-class _Search:
+class Search:
+    """One search. `built`: every draft it laid out, None where the tilings cannot be had."""
+
     def __init__(self, graph: Graph, goal: Goal, progress: Progress | None) -> None:
         self.graph = graph
         self.goal = goal
@@ -123,12 +125,12 @@ class _Search:
                 if self.progress is not None:
                     self.progress("plan", number, len(found) + STARTS)
                 self.build(tilings)
-            starts = sorted((d for d in self.built.values() if d is not None), key=_merit)
+            starts = sorted((d for d in self.built.values() if d is not None), key=merit)
             for number, start in enumerate(starts[:STARTS]):
                 if self.progress is not None:
                     self.progress("plan", len(found) + number, len(found) + STARTS)
                 improved = self.improved(start)
-                best = min(best, improved, key=_merit)
+                best = min(best, improved, key=merit)
         exact = self.build(best.tilings, exact=True)
         return exact if exact is not None and exact.peak <= best.peak else best
 
@@ -147,7 +149,7 @@ class _Search:
                         and all(t.last < c.first or c.last < t.first for c in changed)
                     ]
                     made = self.build([*others, *changed])
-                    if made is not None and _merit(made) < _merit(best):
+                    if made is not None and merit(made) < merit(best):
                         best = made
             if best is before:
                 break
@@ -230,15 +232,20 @@ def _sharpest(tiling: Tiling) -> Tiling:
     return tiling.with_amount(1) if tiling.kind is TilingKind.STREAM else tiling
 
 
-def _merit(made: Draft) -> tuple[int, int]:
+def merit(made: Draft) -> tuple[int, int]:
     """What is compared: the arena, then about the instructions that the tiling adds."""
+    return made.peak, overhead(made)
+
+
+def overhead(made: Draft) -> int:
+    """About the instructions of a Cortex-M4 that tiling adds, recomputation not counted."""
     cost = 0
     for move in made.program.moves:
         if move.kind is StepKind.COPY and move.x is not None:
             cost += STEP_COST + BYTE_COST * (move.x.end - move.x.offset)
         elif move.kind is StepKind.TILE:
             cost += STEP_COST
-    return made.peak, cost
+    return cost
 
 
 def _cover(
