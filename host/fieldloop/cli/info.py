@@ -49,6 +49,7 @@ def of_image(content: bytes) -> Output:
     image = read_image(content)
     x, y = image.input_tensor(), image.output_tensor()
     plans = {plan.kind.name.lower(): plan.arena_bytes for plan in image.plans}
+    steps = {plan.kind.name.lower(): len(plan.steps) for plan in image.plans if plan.is_tiled}
     trained = {layer.op: layer.lr_scale for layer in image.trainables}
     ram = [("RAM to infer", f"{plans['infer']} bytes")] if "infer" in plans else []
     learner: int | None = 0
@@ -67,6 +68,7 @@ def of_image(content: bytes) -> Output:
         "input": _image_value(x),
         "output": _image_value(y),
         "arena_bytes": plans,
+        "steps": steps,  # of the plans that are tiled
         "learner_bytes": learner,  # on top of the arena; None: cannot be told here
         "labels": list(image.labels),
         "operators": [
@@ -89,6 +91,7 @@ def of_image(content: bytes) -> Output:
         ("output", _image_told(y)),
         ("work", f"{image.macs} multiply-accumulates"),
         *ram,
+        *((f"tiled to {kind}", f"{count} steps") for kind, count in steps.items()),
         ("labels", " ".join(image.labels) or "none"),
         ("old samples", plural(data["rehearsal_samples"], "sample")),
         *((key, str(value)) for key, value in image.meta.items()),

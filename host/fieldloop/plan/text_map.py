@@ -15,7 +15,7 @@ def text_map(chart: Chart, *, full: int | None = None, width: int = 64) -> str:
     scale = max(full or chart.peak, 1)
     names = [""] * chart.columns
     for stretch in chart.stretches:
-        names[stretch.first] = stretch.label(_NAME)
+        names[stretch.first] = _printable(stretch.label(_NAME))
     label = max(map(len, names), default=0)
     end = f"{scale} bytes"
     lines = [f"{'':{label}} 0{end:>{width - 1}}"]
@@ -30,5 +30,9 @@ def text_map(chart: Chart, *, full: int | None = None, width: int = 64) -> str:
                 row[first:last] = letter * (min(last, width) - first)
         lines.append(f"{names[column]:{label}} {''.join(row)}")
     for band, letter in zip(chart.bands, letters, strict=True):
-        lines.append(f"{letter} {band.kind.value}, {band.bytes} bytes: {band.name}")
+        lines.append(f"{letter} {band.kind.value}, {band.bytes} bytes: {_printable(band.name)}")
     return "\n".join(lines)
+
+
+def _printable(name: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in name)
