@@ -235,7 +235,9 @@ class _Run:
         if step != Step(StepKind.OP, step.op):
             raise PlanError(f"{op.name} runs whole, but its step says more")
         read = [name for name in op.inputs if name in self.sizes]
-        start, size = self.plan.offsets.get(op.output, 0), self.sizes[op.output]
+        if op.output not in self.plan.offsets:
+            raise PlanError(f"{op.output} has no place")
+        start, size = self.plan.offsets[op.output], self.sizes[op.output]
         for i, name in enumerate(read):
             self.read_whole(name)
             at = self.plan.offsets[name]
@@ -359,8 +361,8 @@ class _Run:
         z_place = step.z, step.z_step, out
         if _meet(z_place, x_place):
             raise PlanError(f"{op.name} writes over its input")
-        tight = out.pixels == 1 or step.z_step == out.channels
-        if _meet(z_place, y_place) and not (step.z == step.y and tight):
+        stays = (step.z, step.z_step) == (step.y, out.channels)
+        if _meet(z_place, y_place) and not stays:
             raise PlanError(f"{op.name} finishes elements over other accumulators")
         y[:] = 0
         z[:] = self.expected(out)
