@@ -5,7 +5,8 @@
 // A good mutant that takes the core where none was before joins the corpus; it is written to FOLDER, from where a later run
 // may take it as an IMAGE. Every image lies in a heap block of exactly its size, every arena in one of exactly the planned
 // size: a byte beyond either is a report and an abort. The mutant that was tried last is then in FOLDER/last.flm.
-// Prints: mutants, images in the corpus, edges seen, and of the mutants how many were opened, run, trained, refused.
+// Prints: mutants, images in the corpus, edges seen, and of the mutants how many were opened, run (of those plans:
+// in tiles), trained, refused.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ enum {
 };
 
 typedef struct {
-    unsigned long opened, run, trained, damaged, unsupported, misaligned;
+    unsigned long opened, run, tiled, trained, damaged, unsupported, misaligned;
 } tally_t;
 
 // ---- coverage: the core is compiled with -fsanitize-coverage=trace-pc, this file is not
@@ -89,15 +90,32 @@ static void keep_last(int signal_number) {
     abort();
 }
 
-// Element visits of a run, so that a huge window does not stall the fuzzer.
+static double visits_of(const fl_model_t *m, uint32_t i) {
+    const fl_op_t *op = &m->ops[i];
+    const int pools = op->opcode == FL_OP_MAX_POOL || op->opcode == FL_OP_AVG_POOL;
+    const double taps = pools ? (double)op->p.conv.kernel_h * op->p.conv.kernel_w : 1;
+    const double in = m->tensors[op->in[0]].bytes, out = m->tensors[op->out[0]].bytes;
+    return in + out * taps;
+}
+
+// Element visits of a run under the bound plan, so that a huge window or a long loop does not stall the fuzzer.
 static double cost_of(const fl_model_t *m) {
     double cost = 0;
     for (uint32_t i = 0; i < m->op_count; i++) {
-        const fl_op_t *op = &m->ops[i];
-        const int pools = op->opcode == FL_OP_MAX_POOL || op->opcode == FL_OP_AVG_POOL;
-        const double taps = pools ? (double)op->p.conv.kernel_h * op->p.conv.kernel_w : 1;
-        const double in = m->tensors[op->in[0]].bytes, out = m->tensors[op->out[0]].bytes;
-        cost += in + out * taps + (double)fl_model_op_macs(m, i);
+        cost += (m->tiles ? 0 : visits_of(m, i)) + (double)fl_model_op_macs(m, i);
+    }
+    const fl_plan_step_t *steps = m->tiles ? (const fl_plan_step_t *)(const void *)(m->tiles + 1) : NULL;
+    uint32_t left = 0;
+    double times = 1;
+    for (uint32_t i = 0; steps && i < m->tiles->count; i++) {
+        const fl_plan_step_t *s = &steps[i];
+        if (s->kind == FL_STEP_LOOP) {
+            left = s->op;
+            times = s->rows;
+            continue;
+        }
+        cost += times * (s->kind == FL_STEP_COPY ? 20.0 + s->z : 100.0 + visits_of(m, s->op));
+        times = left > 0 && --left == 0 ? 1 : times;
     }
     return cost;
 }
@@ -132,24 +150,31 @@ static void run_plan(fl_model_t *m, uint32_t kind, tally_t *tally) {
         }
     }
     const size_t need = fl_model_arena_bytes(m, kind);
-    if (need == 0 || need > MAX_ARENA || cost_of(m) > (fuzz_below(64) ? 20000 : 400000)) {
+    if (need == 0 || need > MAX_ARENA) {
         return;
     }
     uint8_t *arena = malloc(need);
     if (fl_model_bind(m, kind, arena, need) != FL_OK) {
         abort();
     }
+    if (cost_of(m) > (fuzz_below(64) ? 20000 : 400000)) {
+        free(arena);
+        return;
+    }
     for (size_t i = 0; i < need; i++) {
         arena[i] = (uint8_t)fuzz_random();
     }
-    if (fl_model_run(m) != FL_OK) {
+    // whole, or in two halves
+    const uint32_t half = fuzz_below(2) ? 0 : fuzz_below(m->op_count);
+    if (fl_model_run_ops(m, 0, half) != FL_OK || fl_model_run_ops(m, half, m->op_count) != FL_OK) {
         abort();
     }
     tally->run++;
+    tally->tiled += m->tiles != NULL;
     uint32_t sum = 0;
     for (uint32_t i = 0; i < m->tensor_count; i++) {
         const uint8_t *p = fl_model_tensor(m, i);
-        sum += p[0] + p[m->tensors[i].bytes - 1];
+        sum += p ? p[0] + p[m->tensors[i].bytes - 1] : 0;
     }
     if (kind == FL_PLAN_LEARN && fuzz_below(4) == 0) {
         learn(m, sum % 3, tally);
@@ -269,8 +294,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < MAP; i++) {
         found += seen[i] != 0;
     }
-    printf("mutants %lu corpus %u edges %u opened %lu run %lu trained %lu damaged %lu unsupported %lu misaligned %lu\n",
-           count, corpus_count, found, tally.opened, tally.run, tally.trained, tally.damaged, tally.unsupported,
+    printf("mutants %lu corpus %u edges %u opened %lu run %lu tiled %lu trained %lu damaged %lu unsupported %lu misaligned %lu\n",
+           count, corpus_count, found, tally.opened, tally.run, tally.tiled, tally.trained, tally.damaged, tally.unsupported,
            tally.misaligned);
     for (uint32_t i = 0; i < corpus_count; i++) {
         free(corpus[i].bytes);

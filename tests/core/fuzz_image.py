@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 from more_ops import Maker  # noqa: E402
 from single_ops import image_of  # noqa: E402
+from tile_maker import NoTilesError, tiled  # noqa: E402
 
 from fieldloop import paths  # noqa: E402
 from fieldloop.compiler import compile_graph  # noqa: E402
@@ -157,6 +158,29 @@ def small(image: bytes) -> bool:
     return len(image) <= MAX_BYTES // 4
 
 
+def in_tiles() -> list[bytes]:
+    """Every operator that tiles take in random ones; networks in rows, in channels, in loops.
+
+    Room behind all that has a place, to whose end a first step reaches: so what a mutant moves
+    does not make the arena another one.
+    """
+    from test_tiles_core import KINDS, PLANS, network, random_graph, with_room
+
+    rng = np.random.default_rng(12)
+    images = []
+    for name in KINDS:
+        while True:
+            try:
+                images.append(tiled(random_graph(Maker(rng), name), rng, room=256))
+            except NoTilesError:
+                continue
+            break
+    for seed, make in enumerate(PLANS.values()):
+        for real in (False, True):
+            images.append(with_room(make(network(seed, real=real)), 512, learn=not real))
+    return images
+
+
 def seed_images() -> list[bytes]:
     """Good images to start from: whole classifiers, every operator alone, int8 and float32."""
     images = [*(classifier(seed) for seed in range(4)), labelled()]
@@ -172,7 +196,7 @@ def seed_images() -> list[bytes]:
     for kind in (*WEIGHTED, OpKind.MAX_POOL, OpKind.AVG_POOL, OpKind.SOFTMAX):
         graphs.append(maker.in_float(getattr(maker, kind.value)()))
     graphs.append(maker.in_float(maker.grouped_conv2d()))
-    return [*images, *filter(small, map(image_of, graphs))]
+    return [*images, *filter(small, map(image_of, graphs)), *in_tiles()]
 
 
 def fuzz(

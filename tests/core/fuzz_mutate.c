@@ -111,13 +111,19 @@ static void truncate_blob(blob_t *b) {
     }
 }
 
-// A whole operator or tensor from the same table of `other`, or one of its fields anew.
-static void change_record(blob_t *b, const blob_t *other, uint32_t type, uint32_t record) {
+// A whole operator, tensor or step (behind `skip` bytes) from the same table of `other`, or one of its fields anew.
+static void change_record(blob_t *b, const blob_t *other, uint32_t type, uint32_t record, uint32_t skip) {
     uint32_t bytes, other_bytes;
-    uint8_t *table = section(b, type, 0, &bytes);
+    uint8_t *table = section(b, type, fuzz_below(4) == 0, &bytes);
     uint8_t *source = section(other, type, 0, &other_bytes);
-    if (!table || bytes < record) {
+    if (!table || bytes < record + skip) {
         return;
+    }
+    table += skip;
+    bytes -= skip;
+    if (source && other_bytes > skip) {
+        source += skip;
+        other_bytes -= skip;
     }
     uint8_t *to = table + record * fuzz_below(bytes / record);
     if (source && other_bytes >= record && fuzz_below(3) == 0) {
@@ -129,6 +135,62 @@ static void change_record(blob_t *b, const blob_t *other, uint32_t type, uint32_
     const uint32_t width = fuzz_below(2) ? 2 : 4;
     uint8_t *field = to + width * fuzz_below(record / width);
     put(field, interesting(b, get(field, width)), width);
+}
+
+// A field of a step, as wide as it is: a little more or less, another step's, or anything.
+static void change_step(blob_t *b) {
+    // bytes 0, 1: u8; up to 32: u16; places; i16 up to 52; i32
+    static const uint8_t fields[] = {0,  1,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26,
+                                     28, 30, 32, 36, 40, 44, 46, 48, 52, 56, 60, 32, 36, 40, 1};
+    uint32_t bytes;
+    uint8_t *steps = section(b, FL_SECTION_TILES, fuzz_below(4) == 0, &bytes);
+    if (!steps || bytes < sizeof(fl_tiles_t) + sizeof(fl_plan_step_t)) {
+        return;
+    }
+    steps += sizeof(fl_tiles_t);
+    const uint32_t count = (bytes - (uint32_t)sizeof(fl_tiles_t)) / (uint32_t)sizeof(fl_plan_step_t);
+    uint8_t *step = steps + sizeof(fl_plan_step_t) * fuzz_below(count);
+    uint8_t *other = steps + sizeof(fl_plan_step_t) * fuzz_below(count);
+    const uint32_t at = fields[fuzz_below(sizeof fields)];
+    const uint32_t width = at < 2 ? 1 : at < 32 ? 2 : at < 44 ? 4 : at < 50 ? 2 : 4;
+    const uint32_t now = get(step + at, width);
+    switch (fuzz_below(10)) {
+    case 0:
+    case 1:
+        put(step + at, now + 1, width);
+        break;
+    case 2:
+    case 3:
+        put(step + at, now - 1, width);
+        break;
+    case 4:
+        memcpy(step + at, other + at, width);
+        break;
+    case 5: {  // a place of the same step
+        static const uint8_t places[] = {32, 36, 40};
+        memcpy(step + places[fuzz_below(3)], step + places[fuzz_below(3)], 4);
+        break;
+    }
+    case 6: {  // two steps change places, or one is there twice
+        uint8_t copy[sizeof(fl_plan_step_t)];
+        memcpy(copy, step, sizeof copy);
+        memmove(step, other, sizeof copy);
+        if (fuzz_below(2)) {
+            memcpy(other, copy, sizeof copy);
+        }
+        break;
+    }
+    case 7:
+        put(step + at, now + 4 * (fuzz_below(9) - 4), width);
+        break;
+    case 8:  // box and input alike
+        put(step + at, now ^ 1, width);
+        put(step + (at ^ 8), get(step + (at ^ 8), width) ^ 1, width);
+        break;
+    default:
+        put(step + at, interesting(b, now), width);
+        break;
+    }
 }
 
 // A dimension of a tensor, or two that keep their product, or its dtype.
@@ -168,7 +230,7 @@ static void change_shape(blob_t *b) {
 static void change(blob_t *b, const blob_t *other) {
     size_t at = structural_place(b);
     at = at < b->size ? at : b->size - 1;
-    switch (fuzz_below(14)) {
+    switch (fuzz_below(20)) {
     case 0:  // flip a bit
         b->bytes[at] ^= (uint8_t)(1u << fuzz_below(8));
         break;
@@ -206,10 +268,20 @@ static void change(blob_t *b, const blob_t *other) {
     case 8:
     case 9:
     case 10:
-        change_record(b, other, FL_SECTION_OPERATORS, sizeof(fl_op_t));
+        change_record(b, other, FL_SECTION_OPERATORS, sizeof(fl_op_t), 0);
         break;
     case 11:
-        change_record(b, other, FL_SECTION_TENSORS, sizeof(fl_tensor_t));
+        change_record(b, other, FL_SECTION_TENSORS, sizeof(fl_tensor_t), 0);
+        break;
+    case 12:
+        change_record(b, other, FL_SECTION_TILES, sizeof(fl_plan_step_t), sizeof(fl_tiles_t));
+        break;
+    case 13:
+    case 14:
+    case 15:
+    case 16:
+    case 17:
+        change_step(b);
         break;
     default:
         change_shape(b);
@@ -217,7 +289,19 @@ static void change(blob_t *b, const blob_t *other) {
     }
 }
 
-// Sizes follow from shapes, and every activation gets a place of its own.
+// Is there a section of tiles for a plan of this kind?
+static int is_tiled(const blob_t *b, uint32_t kind) {
+    uint32_t bytes;
+    for (uint32_t nth = 0; nth < 2; nth++) {
+        const uint8_t *tiles = section(b, FL_SECTION_TILES, nth, &bytes);
+        if (tiles && bytes >= sizeof(fl_tiles_t) && get(tiles, 4) == kind) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+// Sizes follow from shapes, and every activation gets a place of its own; where steps name the places, they stay.
 static void repair(blob_t *b) {
     uint32_t bytes, plan_bytes;
     uint8_t *table = section(b, FL_SECTION_TENSORS, 0, &bytes);
@@ -237,7 +321,7 @@ static void repair(blob_t *b) {
     }
     for (uint32_t nth = 0; nth < 2; nth++) {
         uint8_t *plan = section(b, FL_SECTION_PLAN, nth, &plan_bytes);
-        if (!plan || plan_bytes != sizeof(fl_plan_t) + 4 * (uint64_t)count) {
+        if (!plan || plan_bytes != sizeof(fl_plan_t) + 4 * (uint64_t)count || is_tiled(b, get(plan, 4))) {
             continue;
         }
         uint32_t at = 0, end = 0;

@@ -559,5 +559,6 @@ def test_fuzzed_images_never_fault(tmp_path: Path) -> None:
     # Mutants get past the CRC in numbers, and what opens is run and trained.
     assert tally["opened"] > 20_000
     assert tally["run"] > 20_000
+    assert tally["tiled"] > 10_000
     assert tally["trained"] > 1_000
     assert tally["unsupported"] > 5_000

@@ -264,6 +264,18 @@ def summed(graph: Graph) -> Arena:
 PLANS = {"streamed": streamed, "channels": channels, "summed": summed}
 
 
+def with_room(arena: Arena, size: int, *, learn: bool = False) -> bytes:
+    """The image of an arena with room behind; with a plan of the same steps to learn its head."""
+    arena.make_room(size)
+    graph, steps = arena.graph, tuple(arena.steps)
+    plans = [Plan(PlanKind.INFER, arena.end, arena.offsets, steps)]
+    if not learn or graph.ops[3].output not in arena.offsets:
+        return write_image(graph, plans)
+    scratch = (arena.end - size + 15) // 16 * 16, size // 2
+    plans.append(Plan(PlanKind.LEARN, arena.end, arena.offsets, steps, scratch))
+    return write_image(graph, plans, trainables=[Trainable("head", 0.01)])
+
+
 @pytest.mark.parametrize("real", [False, True], ids=["int8", "f32"])
 @pytest.mark.parametrize("name", PLANS)
 def test_networks_in_steps(name: str, real: bool) -> None:

@@ -54,6 +54,11 @@ class Arena:
         for name in names:
             self.offsets[name] = self.take(self.graph.tensors[name].bytes)
 
+    def make_room(self, size: int) -> None:
+        """Room behind everything, the last byte of which a first step touches."""
+        last = self.take(size) + size - 1
+        self.steps.insert(0, Step(StepKind.COPY, 0, x=last, y=last, z=1))
+
     def image(self) -> bytes:
         plan = Plan(PlanKind.INFER, self.end, self.offsets, tuple(self.steps))
         return write_image(self.graph, [plan])
@@ -270,8 +275,11 @@ class Tiler:
             self.tile(xm, ym, rows, channels, rows, (0, 1))
 
 
-def tiled(graph: Graph, rng: np.random.Generator, *, align: int = 4) -> bytes:
-    """The image of a graph of one operator under random tiles of it. Raises NoTilesError."""
+def tiled(graph: Graph, rng: np.random.Generator, *, align: int = 4, room: int = 0) -> bytes:
+    """The image of a graph of one operator under random tiles of it. Raises NoTilesError.
+
+    `room`: bytes behind everything, the last of which a first step touches.
+    """
     arena = Arena(graph, align)
     op = graph.ops[0]
     arena.whole(*dict.fromkeys((*graph.inputs, op.output)))
@@ -297,4 +305,6 @@ def tiled(graph: Graph, rng: np.random.Generator, *, align: int = 4) -> bytes:
         tiler.embedding()
     else:
         raise NoTilesError(op.kind)
+    if room:
+        arena.make_room(room)
     return arena.image()
