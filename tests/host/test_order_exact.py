@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +14,7 @@ from random_graphs import random_graph
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Concat, Op, OpKind
 from fieldloop.ir.tensor import Tensor
+from fieldloop.plan import order
 from fieldloop.plan.lifetimes import buffers, lower_bound
 from fieldloop.plan.order import order_bound
 
@@ -180,3 +183,42 @@ def test_series_parallel_graphs_get_their_best_order(block: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_networks_get_their_best_order(seed: int) -> None:
     check(random_graph(seed, depth=4))
+
+
+@pytest.mark.parametrize("sets", [(1,), (3,), (10,)])
+def test_a_search_that_is_cut_off_claims_no_more_than_it_knows(
+    sets: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "SETS", sets)
+    monkeypatch.setattr(order, "MAX_WIDTH", 1)
+    unproven = worse = 0
+    for seed in range(150):
+        graph = any_graph(seed, 10) if seed % 2 else series_parallel(seed, 10)
+        found = order_bound(graph)
+        best = least_peak(graph)
+        assert found.bound <= best <= found.peak == lower_bound(buffers(found.graph))
+        assert found.proven == (found.bound == found.peak)
+        unproven += not found.proven
+        worse += found.peak > best
+    if sets == (1,):
+        assert unproven > 0 and worse > 0  # or the test would say nothing
+
+
+def test_what_is_kept_counts_until_the_end() -> None:
+    for seed in range(60):
+        graph = any_graph(seed, 9)
+        kept = random.Random(seed).sample([op.output for op in graph.ops], 2)
+        found = order_bound(graph, keep=frozenset(kept))
+        outputs = tuple(dict.fromkeys((*graph.outputs, *kept)))
+        assert found.proven
+        assert found.peak == least_peak(replace(graph, outputs=outputs))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_large_graphs_are_proven(seed: int) -> None:
+    begin = time.process_time()
+    for graph in (series_parallel(seed, 100), any_graph(seed, 60)):
+        found = order_bound(graph)
+        assert found.proven
+        assert found.peak <= lower_bound(buffers(graph))
+    assert time.process_time() - begin < 20.0  # 0.2 s on an idle machine
