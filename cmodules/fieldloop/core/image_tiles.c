@@ -10,22 +10,23 @@ enum {
 
 // Bytes of the arena, from the first that is used to the end of the last.
 typedef struct {
-    int64_t from, end;
+    uint32_t from, end;
 } span_t;
 
 // False where it leaves the arena; what lies in it counts towards the plan's highest end.
-static int take(fl_places_t *a, span_t s) {
-    if (s.end > a->plan->arena_bytes) {
+static int take(fl_places_t *a, uint32_t from, uint64_t bytes, span_t *span) {
+    if (bytes > a->plan->arena_bytes || from > a->plan->arena_bytes - bytes) {
         return 0;
     }
-    a->highest = (uint32_t)s.end > a->highest ? (uint32_t)s.end : a->highest;
+    *span = (span_t){from, from + (uint32_t)bytes};
+    a->highest = span->end > a->highest ? span->end : a->highest;
     return 1;
 }
 
-static int take_piece(fl_places_t *a, uint32_t at, int64_t pixels, int32_t step, int32_t channels, uint32_t size,
+static int take_piece(fl_places_t *a, uint32_t at, uint32_t pixels, uint32_t step, uint32_t channels, uint32_t size,
                       span_t *span) {
-    *span = (span_t){at, at + ((pixels - 1) * step + channels) * size};
-    return step >= channels && at % size == 0 && take(a, *span);
+    return step >= channels && at % size == 0 &&
+           take(a, at, ((uint64_t)(pixels - 1) * step + channels) * size, span);
 }
 
 static int meet(span_t a, span_t b) {
@@ -44,11 +45,11 @@ static int same_channels(const fl_plan_step_t *s) {
     return s->x_channel == s->channel && s->x_channels == s->channels;
 }
 
-// Exactly the rows that the box needs: what is left of the padding follows from them.
+// Exactly the rows that the box needs: what is left of the padding follows from them. The whole window fits 32 bits.
 static int has_its_rows(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_plan_step_t *s) {
-    const int64_t from = (int64_t)s->row * p->stride_h - p->pad_top;
-    const int64_t end = from + (int64_t)(s->rows - 1) * p->stride_h + (int64_t)(p->kernel_h - 1) * p->dilation_h + 1;
-    const int64_t first = from > 0 ? from : 0;
+    const int32_t from = s->row * p->stride_h - p->pad_top;
+    const int32_t end = from + (s->rows - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1;
+    const int32_t first = from > 0 ? from : 0;
     return s->x_row == first && first + s->x_rows == (end < d->in_h ? end : d->in_h);
 }
 
@@ -71,6 +72,9 @@ static int check_kind(const fl_view_t *v, const fl_op_t *op, const fl_plan_step_
     case FL_OP_CONV2D:
         return p.groups <= 1 && has_its_rows(&p, d, s) && (partial || s->x_channels == d->in_c);
     case FL_OP_DEPTHWISE_CONV2D:
+        if (d->in_c == 1) {  // all channels read the only one
+            return !partial && has_its_rows(&p, d, s) && s->x_channels == 1;
+        }
         return !partial && has_its_rows(&p, d, s) && (uint32_t)s->x_channel * p.depth_multiplier == s->channel &&
                (uint32_t)s->x_channels * p.depth_multiplier == s->channels;
     case FL_OP_FULLY_CONNECTED:
@@ -121,8 +125,8 @@ static int check_pieces(const fl_view_t *v, fl_places_t *a, const fl_op_t *op, c
                         const fl_map_dims_t *d) {
     const uint32_t in = fl_dtype_bytes(fl_tensor_of(v, op->in[0])->dtype);
     const uint32_t out = fl_dtype_bytes(fl_tensor_of(v, op->out[0])->dtype);
-    const int64_t x_pixels = (int64_t)s->x_rows * d->in_w;
-    const int64_t pixels = (int64_t)s->rows * d->out_w;
+    const uint32_t x_pixels = s->x_rows * (uint32_t)d->in_w;
+    const uint32_t pixels = s->rows * (uint32_t)d->out_w;
     span_t x;
     span_t y;
     span_t z;
@@ -169,9 +173,8 @@ static int check_tile(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *
 }
 
 static int check_copy(fl_places_t *a, const fl_plan_step_t *s) {
-    const span_t x = {s->x, (int64_t)s->x + s->z};
-    const span_t y = {s->y, (int64_t)s->y + s->z};
-    return take(a, x) && take(a, y) ? FL_OK : FL_EBADMSG;
+    span_t span;
+    return take(a, s->x, s->z, &span) && take(a, s->y, s->z, &span) ? FL_OK : FL_EBADMSG;
 }
 
 static int check_once(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s) {
@@ -187,19 +190,20 @@ static int check_once(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *
     return s->kind == FL_STEP_COPY ? check_copy(a, s) : fl_check_whole(v, a, &v->ops[s->op], 1);
 }
 
-static int stays_inside(int64_t from, int64_t more, uint32_t times, int64_t most) {
-    const int64_t last = from + (times - 1) * more;
-    return last >= 0 && last <= most;
+// False where a field runs over on its way.
+static int arrives(uint32_t from, uint32_t to, int32_t more, uint32_t times) {
+    return (int64_t)more * (times - 1) == (int64_t)to - from;
 }
 
 // All iterations: no field runs over, and windows keep pace with their rows, which in between need no other look then.
 static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s, uint32_t times) {
-    if (!stays_inside(s->row, s->row_more, times, UINT16_MAX) ||
-        !stays_inside(s->channel, s->channel_more, times, UINT16_MAX) ||
-        !stays_inside(s->x_row, s->x_row_more, times, UINT16_MAX) ||
-        !stays_inside(s->x_channel, s->x_channel_more, times, UINT16_MAX) ||
-        !stays_inside(s->x, s->x_more, times, FL_MAX_BYTES) || !stays_inside(s->y, s->y_more, times, FL_MAX_BYTES) ||
-        !stays_inside(s->z, s->z_more, times, FL_MAX_BYTES)) {
+    const fl_plan_step_t last = fl_step_at(s, times - 1);
+    if (!arrives(s->row, last.row, s->row_more, times) ||
+        !arrives(s->channel, last.channel, s->channel_more, times) ||
+        !arrives(s->x_row, last.x_row, s->x_row_more, times) ||
+        !arrives(s->x_channel, last.x_channel, s->x_channel_more, times) ||
+        !arrives(s->x, last.x, s->x_more, times) || !arrives(s->y, last.y, s->y_more, times) ||
+        !arrives(s->z, last.z, s->z_more, times)) {
         return FL_EBADMSG;
     }
     const uint32_t opcode = v->ops[s->op].opcode;
@@ -209,7 +213,6 @@ static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_st
         s->x_row_more != s->row_more * fl_step_window(&v->ops[s->op], s).stride_h) {
         return FL_EBADMSG;
     }
-    const fl_plan_step_t last = fl_step_at(s, times - 1);
     return check_once(v, a, &last);
 }
 

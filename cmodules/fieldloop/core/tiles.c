@@ -110,6 +110,9 @@ fl_tile_t fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_pla
     t.d.x_step = s->x_step;
     t.d.y_step = s->y_step;
     t.d.w_step = t.whole.out_c;
+    if (op->opcode == FL_OP_DEPTHWISE_CONV2D && t.whole.in_c == 1) {
+        t.p.depth_multiplier = s->channels;
+    }
     return t;
 }
 
@@ -212,8 +215,8 @@ uint64_t fl_tiles_macs(const fl_model_t *m, const fl_tiles_t *tiles, uint32_t op
         }
         const fl_tile_t t = fl_tile_of(m->tensors, &m->ops[op], s);
         const int32_t seen = m->ops[op].opcode == FL_OP_DEPTHWISE_CONV2D ? 1 : t.d.in_c;
-        macs += (uint64_t)times * (uint32_t)(t.d.out_h * t.d.out_w) * (uint32_t)t.d.out_c *
-                ((uint64_t)t.p.kernel_h * t.p.kernel_w * (uint32_t)seen);
+        const uint32_t outputs = (uint32_t)(t.d.out_h * t.d.out_w * t.d.out_c);
+        macs += (uint64_t)outputs * (uint32_t)(t.p.kernel_h * t.p.kernel_w * seen) * times;
     }
     return macs;
 }

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import BINARY, WINDOWED, Mean, Op, OpKind, Window
+from fieldloop.ir.op import BINARY, WEIGHTED, WINDOWED, Mean, Op, OpKind, Window
 from fieldloop.ir.shapes import macs
 from fieldloop.plan.maps import Map, map_of, op_window
 from fieldloop.plan.program import CannotTileError, activations, lives, root_of
@@ -178,7 +178,7 @@ def _stage(
     elif op.kind is OpKind.FULLY_CONNECTED:
         if out.rows * out.width == 1 and is_last:
             inp, sums = _flattened(graph, op, turned), True
-        elif inp.width != 1 or inp.channels != tensors[op.inputs[1]].shape[1]:
+        elif turned or inp.width != 1 or inp.channels != tensors[op.inputs[1]].shape[1]:
             raise refuse("it mixes rows")
     elif op.kind is OpKind.MEAN or _is_global(op, inp, out):
         sums = is_last and _sums_rows(op, x.shape, inp, out)
@@ -191,6 +191,8 @@ def _stage(
     if op.kind in _ROW_BY_ROW and op.kind is not OpKind.EMBEDDING and inp != out:
         raise refuse("its input and output are not one map")
     window = None if sums else op_window(op, turned=turned)
+    if turned and op.kind in WEIGHTED and op.window is not None and min(op.window.kernel) > 1:
+        raise refuse("its window cannot be turned")
     if window is not None and window.pads[0] >= window.extent[0]:
         raise refuse("padding as high as its window")
     reads = tuple(root_of(graph, name) for name in names)

@@ -210,7 +210,7 @@ class _Writer:
                 y=self._rows(stage.makes, a, b),
                 z=z,
                 map_hw=(1, 1) if stage.op.kind is OpKind.FULLY_CONNECTED else (0, 0),
-                turned=self.path.turned,
+                turned=self.path.turned and not embeds,
             )
         )
 
@@ -236,7 +236,7 @@ class _Writer:
                 partial=True,
                 first=a == 0,
                 last=last,
-                turned=self.path.turned,
+                turned=self.path.turned and not flat,
             )
         )
 
