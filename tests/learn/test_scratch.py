@@ -17,7 +17,7 @@ from fieldloop.image.writer import write_image
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import OpKind
 from fieldloop.plan import learning
-from fieldloop.plan.planner import backward_reads, plan_graph
+from fieldloop.plan.planner import backward_reads, plan_graph, plan_learning
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.verify import PlanError, verify
 from fieldloop.runtime import Learner, LearnerConfig, LearnerSizes, Model, learner_sizes
@@ -126,6 +126,34 @@ def test_one_plan_for_all_of_it_never_costs_more(name: str, layers: int) -> None
         assert model.plan_bytes("LEARN") == model.plan_bytes("INFER")
 
 
+ARENAS = {  # alone, with the usual scratch, with the worst one -> scratch that is planned
+    (500, 500, 500): "worst",
+    (500, 600, 600): "worst",
+    (500, 600, 601): "usual",
+    (500, 500, 900): "usual",
+    (500, "fits", 9000): "usual",
+    (500, "more", 9000): "none",
+}
+
+
+@pytest.mark.parametrize("arenas", ARENAS, ids=str)
+def test_room_for_the_scratch_is_planned_where_it_pays(arenas: tuple[int, Any, int]) -> None:
+    net = net_of("small4")
+    usual, worst = learning.offers(net.graph, layers_of(net))
+    alone, usually, always = arenas
+    words = {"fits": alone + usual, "more": alone + usual + 1}
+    sizes = {0: alone, usual: words.get(usually, usually), worst: always}
+
+    def make(keep: frozenset[str], scratch: int) -> Plan:
+        assert keep == planned(net)[1]
+        return Plan(PlanKind.LEARN, sizes[scratch], {}, learner_scratch=(0, scratch))
+
+    chosen = plan_learning(net.graph, layers_of(net), net.graph.ops[-1].name, make)
+    expected = {"none": 0, "usual": usual, "worst": worst}[ARENAS[arenas]]
+    assert chosen.learner_scratch == (0, expected)
+    assert chosen.arena_bytes == sizes[expected]
+
+
 # ---- the same training wherever it lies
 
 
@@ -158,12 +186,12 @@ def test_it_learns_the_same_wherever_the_scratch_lies(name: str | int) -> None:
     assert alone.lent_bytes == 0 and alone.scratch_bytes == deltas + kept
     assert alone.total_bytes == -(-alone.state_bytes // 16) * 16 + deltas + kept
     fits = {
-        (min(deltas, kept) - 1) // 4 * 4: 0,
+        min(deltas, kept) - 1: 0,
         deltas: deltas,
         deltas + kept: deltas + kept,
         deltas + kept + 37: deltas + kept,
     }
-    if kept + 4 < deltas:
+    if kept < deltas:
         fits[kept] = kept
     for lent, expected in fits.items():
         sizes, same = learned(with_scratch(net, lent), config)
@@ -184,6 +212,7 @@ def test_nothing_in_the_arena_is_relied_on_between_two_samples(name: str | int) 
     learner, undisturbed = Learner(model, config), Learner(other, config)
     assert learner.sizes.lent_bytes > 0
     rng = np.random.default_rng(8)
+    left: list[Array] = []
     for x, y in zip(samples(net, 12, 8), rng.integers(0, learner.classes, 12), strict=True):
         learner.step(x, int(y))
         undisturbed.step(x, int(y))
@@ -191,8 +220,11 @@ def test_nothing_in_the_arena_is_relied_on_between_two_samples(name: str | int) 
         model.predict_int8(x)
         arena = model.tensor(model.input_tensors[0])
         arena[...] = rng.integers(-128, 128, arena.shape)
-        if rng.random() < 0.5:
-            model.bind("LEARN")  # another arena, of zeros
+        if rng.random() < 0.5:  # another arena, of zeros; nobody comes back to the old one
+            left.append(model._arena)
+            model.bind("LEARN")
+            left[-1][:] = 0xA5
+    assert len(left) > 2 and all((arena == 0xA5).all() for arena in left)
 
 
 @pytest.mark.parametrize("name", ["small4", "small2", 0, 1, 6, 11], ids=str)

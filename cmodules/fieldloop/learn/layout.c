@@ -260,15 +260,15 @@ static const fl_plan_t *learning_plan(const fl_model_t *m) {
     return NULL;
 }
 
-// What the plan lends of the model's arena, in whole floats: nothing if the backward pass reads a byte of it, whose
-// tensors must all have a place.
+// What the plan lends of the model's arena, in whole entries of the list: nothing if the backward pass reads a byte of
+// it. What that reads must all have a place.
 static int find_loan(const fl_model_t *m, fl_learner_t *l) {
     const fl_plan_t *plan = learning_plan(m);
     if (!plan) {
         return FL_OK;  // fl_model_bind will say so
     }
     const uint32_t *offsets = (const uint32_t *)(const void *)(plan + 1);
-    uint32_t lent_end = plan->learner_scratch + (plan->learner_scratch_bytes & ~3u);
+    uint32_t lent_end = plan->learner_scratch + (plan->learner_scratch_bytes & ~1u);
     uint32_t lowest = l->layers[l->layer_count - 1].op;
     uint32_t t = m->ops[lowest].in[0];
     int is_free = 1;

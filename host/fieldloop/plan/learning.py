@@ -56,14 +56,20 @@ def scratch_bytes(
     return 0 if open_layers else deltas + row + kept * _INDEX
 
 
-def backward_buffer(graph: Graph, scratch: int) -> Buffer:
-    """What `scratch` bytes of the learner are to a layout: live at the end only, like the caller.
+def offers(graph: Graph, layers: Collection[str]) -> tuple[int, int]:
+    """Scratch worth planning for: with the learner's own settings, and with any.
 
-    Up to a multiple of 4, so that whatever part of it a configuration takes, floats end where the
-    buffer ends.
+    In whole floats: a learner without a list of kept entries then ends where the scratch ends.
     """
+    usual = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
+    usual, worst = (-(-n // _F32) * _F32 for n in (usual, scratch_bytes(graph, layers)))
+    return usual, worst
+
+
+def backward_buffer(graph: Graph, scratch: int) -> Buffer:
+    """What `scratch` bytes of the learner are to a layout: live at the end only, as the caller."""
     end = len(graph.ops) + 1
-    return Buffer((), -(-scratch // _F32) * _F32, ALIGNMENT, end, end)
+    return Buffer((), scratch, ALIGNMENT, end, end)
 
 
 def _logits(graph: Graph) -> Op | None:

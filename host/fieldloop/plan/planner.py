@@ -8,7 +8,7 @@ from types import MappingProxyType
 from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.layout import lay_out, peak
-from fieldloop.plan.learning import S_MAX, ZETA, backward_buffer, scratch_bytes
+from fieldloop.plan.learning import backward_buffer, offers
 from fieldloop.plan.lifetimes import buffers
 from fieldloop.plan.types import Plan, PlanKind
 
@@ -46,7 +46,7 @@ def plan_graph(
     by_name = {
         name: offset for item, offset in zip(items, offsets, strict=True) for name in item.tensors
     }
-    scratch = (offsets[-1], items[-1].bytes) if learner_scratch else (0, 0)
+    scratch = (offsets[-1], learner_scratch) if learner_scratch else (0, 0)
     return Plan(kind, peak(items, offsets), MappingProxyType(by_name), learner_scratch=scratch)
 
 
@@ -69,11 +69,12 @@ def plan_learning(
     def untiled(kept: frozenset[str], scratch: int) -> Plan:
         return plan_graph(graph, PlanKind.LEARN, keep=kept, learner_scratch=scratch)
 
-    usual = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
-    alone, usually, always = (
-        (make or untiled)(keep, scratch) for scratch in (0, usual, scratch_bytes(graph, layers))
-    )
-    _, lent = usually.learner_scratch
-    if usually.arena_bytes > alone.arena_bytes + lent:
+    make = make or untiled
+    usual, worst = offers(graph, layers)
+    alone, always = make(keep, 0), make(keep, worst)
+    if always.arena_bytes <= alone.arena_bytes:
+        return always
+    usually = make(keep, usual)
+    if usually.arena_bytes > alone.arena_bytes + usual:
         return alone
     return always if always.arena_bytes <= usually.arena_bytes else usually
