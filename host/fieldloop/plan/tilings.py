@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Op
 from fieldloop.ir.shapes import macs
-from fieldloop.plan.channels import emit_channels
+from fieldloop.plan.channels import channel_macs, emit_channels
 from fieldloop.plan.occupancy import Occupancy, occupancy
 from fieldloop.plan.program import (
     Builder,
@@ -128,7 +128,7 @@ def emit(builder: Builder, tiling: Tiling, keep: frozenset[str]) -> int:
         return _macs(graph, ops)
     if tiling.kind is TilingKind.FDT:
         emit_channels(builder, tiling.first, tiling.last, tiling.amount, keep)
-        return _macs(graph, ops)
+        return channel_macs(graph, tiling.first, tiling.last)
     path = row_path(graph, tiling.first, tiling.last, keep)
     if tiling.kind is TilingKind.STREAM:
         emit_stream(builder, path, tiling.amount)
