@@ -16,7 +16,8 @@ from fieldloop.ir.graph import Graph
 from fieldloop.plan.chart import BandKind, Chart, chart_of_plan, chart_of_program
 from fieldloop.plan.planner import plan_graph
 from fieldloop.plan.search import Goal
-from fieldloop.plan.svg import escaped, memory_map_svg
+from fieldloop.plan.svg import memory_map_svg
+from fieldloop.plan.svg_parts import escaped
 from fieldloop.plan.text_map import text_map
 from fieldloop.plan.tiled import Planned, plan_tiled
 from fieldloop.plan.types import PlanKind
@@ -128,6 +129,38 @@ def test_drawn(cli: Cli, network: Path, tmp_path: Path) -> None:
     assert f"drawn: {out}" in cli("plan", network, "--svg", out).out
 
 
+def test_the_front_of_ram_against_work(cli: Cli, network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "front.svg"
+    done = cli("plan", network, "--pareto", "--svg", out, "--json")
+    assert done.code == 0, done.err
+    points = done.json["points"]
+    ram = [point["ram_bytes"] for point in points]
+    assert ram == sorted(ram) and len(points) > 2
+    costs = [(p["ram_bytes"], p["macs"], p["added_instructions"]) for p in points]
+    for a, b in itertools.permutations(costs, 2):
+        assert not all(x <= y for x, y in zip(a, b, strict=True)), "one beats the other"
+    for point in points:
+        more = point["macs"] / done.json["untiled_macs"] - 1
+        assert point["mac_overhead"] == pytest.approx(more)
+        assert point["tiles"] or point["added_instructions"] == 0
+    report = cli("plan", network, "--json").json
+    assert ram[0] <= report["ram_bytes"] and ram[-1] <= report["untiled_ram_bytes"]
+
+    root = ET.fromstring(out.read_text())
+    circles = list(root.iter(f"{SVG}circle"))
+    assert len(circles) == 2 * len(points)  # work, and what the steps add
+    assert any(text == "network.py: RAM against work" for text in texts(root))
+    for point, circle in zip(points, circles, strict=False):
+        title = circle.find(f"{SVG}title")
+        assert title is not None and f"{point['ram_bytes']:,} bytes" in (title.text or "")
+
+    text = cli("plan", network, "--pareto").out
+    assert len([line for line in text.splitlines() if " % " in line]) == len(points)
+    fdt = cli("plan", network, "--pareto", "--tiling", "fdt", "--json").json["points"]
+    assert {tile["kind"] for point in fdt for tile in point["tiles"]} == {"fdt"}
+    assert all(point["mac_overhead"] <= 0 for point in fdt)
+
+
 def test_names_of_strangers_stay_text(graph: Graph, planned: Planned) -> None:
     """A tensor may be called anything; the map stays well-formed and without scripts."""
     for chart in charts(graph, planned, 100):
@@ -173,6 +206,7 @@ def test_refusals(cli: Cli, network: Path, tmp_path: Path) -> None:
     cli("plan", network, "--svg", network).refused(2, "the model itself")
     cli("plan", network, "--svg", tmp_path).refused(1, "cannot write")
     cli("plan", network, "--mac-limit", "0.9").refused(2, "factor of 1 or more")
+    cli("plan", network, "--pareto", "--tiling", "none").refused(2, "--pareto")
     assert network.read_text() == NETWORK
 
 

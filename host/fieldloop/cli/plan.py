@@ -12,9 +12,11 @@ from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.source import add_source_arguments, options_of, source_of
 from fieldloop.cli.tiling import (
+    MODES,
     TILINGS,
     add_tiling_arguments,
     bound_words,
+    numbered,
     overhead,
     stages,
     tile_reports,
@@ -57,12 +59,59 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     goal = Goal(args.tiling, args.mac_limit)
     prepare_file(args.svg)
     source = source_of(args)
+    if args.pareto and args.tiling == "none":
+        raise UsageError("--pareto is about tiling; leave --tiling none out")
     if args.svg is not None and args.svg.exists() and args.svg.samefile(args.source):
         raise UsageError(f"{args.svg} is the model itself; choose another place for --svg")
     console.stage(f"plan {args.source}")
     with stages(console) as progress:
         graph = compile_source(source, options=options_of(args), progress=progress).graph
-    return _map(args, graph, goal, console)
+    return _front(args, graph, console) if args.pareto else _map(args, graph, goal, console)
+
+
+def _front(args: argparse.Namespace, graph: Graph, console: Console) -> Output:
+    """What all searches have met and nothing else beats in RAM, work and steps."""
+    from fieldloop.plan.pareto import pareto
+    from fieldloop.plan.svg_front import Spot, front_svg
+
+    modes = tuple(m for m in MODES if m != "none") if args.tiling == "auto" else (args.tiling,)
+    begun = time.monotonic()
+    with stages(console) as progress:
+        points = pareto(graph, modes=modes, mac_limit=args.mac_limit, progress=progress)
+    work = graph.macs()
+    found: list[dict[str, Any]] = [
+        {
+            "ram_bytes": point.ram_bytes,
+            "macs": point.macs,
+            "mac_overhead": point.macs / work - 1.0 if work else 0.0,
+            "added_instructions": point.added,
+            "steps": point.steps,
+            "tiles": [asdict(tile) for tile in tile_reports(graph, point.tilings)],
+        }
+        for point in points
+    ]
+    data: dict[str, Any] = {
+        "untiled_macs": work,
+        "points": found,
+        "planner_seconds": time.monotonic() - begun,
+        "svg": None if args.svg is None else str(args.svg),
+    }
+    rows: list[tuple[str, ...]] = [("RAM", "MACs", "more", "added", "steps", "tiled layers")]
+    spots = []
+    for point, entry in zip(points, found, strict=True):
+        more, tiled = entry["mac_overhead"], numbered(point.tilings)
+        numbers = (point.ram_bytes, point.macs, f"{100 * more:+.1f} %", point.added, point.steps)
+        rows.append((*map(str, numbers), tiled))
+        says = f"{point.ram_bytes:,} bytes, {point.macs:,} MACs, {point.steps} steps\n{tiled}"
+        spots.append(Spot(point.ram_bytes, more, point.added, says))
+    note = "added: instructions of a Cortex-M4 for steps and copies, about; layers from 1"
+    text = f"{table(rows)}\n\n{note}"
+    if args.svg is not None:
+        write_file(
+            args.svg, front_svg(f"{Path(args.source).name}: RAM against work", spots).encode()
+        )
+        text += f"\ndrawn: {args.svg}"
+    return Output(data, text)
 
 
 def _map(args: argparse.Namespace, graph: Graph, goal: Goal, console: Console) -> Output:

@@ -71,6 +71,17 @@ def tile_rows(tiles: Sequence[TileReport]) -> list[tuple[str, str]]:
     ]
 
 
+def numbered(tilings: Sequence[Tiling]) -> str:
+    """Tilings in short, layers by number from 1."""
+    words = []
+    for tiling in tilings:
+        first, last = tiling.first + 1, tiling.last + 1
+        layers = f"{first}" if first == last else f"{first}-{last}"
+        amount = "" if tiling.kind.value == "in_place" else f" {tiling.amount}"
+        words.append(f"{layers} {tiling.kind.value}{amount}")
+    return ", ".join(words) or "none"
+
+
 def overhead(factor: float) -> str:
     """What a plan computes twice, in words; empty when it is nothing."""
     return "" if factor == 0 else f", {100 * factor:+.1f} % to untiled"
