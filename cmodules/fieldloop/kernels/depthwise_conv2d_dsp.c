@@ -10,6 +10,43 @@
 
 #if FL_KERNELS == 1
 
+// Four channels of weights of each tap to pairs, two words.
+static void widen_taps(const int8_t *w, int32_t step, int32_t taps, uint32_t *to) {
+#if FL_DSP_ASSEMBLY
+#define TAP                         \
+    "ldr %[even], [%[w]]\n\t"       \
+    "add %[w], %[w], %[step]\n\t"   \
+    "sxtb16 %[odd], %[even], ror #8\n\t" \
+    "sxtb16 %[even], %[even]\n\t"   \
+    "strd %[even], %[odd], [%[to]], #8\n\t"
+    uint32_t even, odd;
+    __asm__ volatile(
+        "subs %[taps], %[taps], #3\n\t"
+        "blt 2f\n"
+        "1:\n\t" TAP TAP TAP
+        "subs %[taps], %[taps], #3\n\t"
+        "bge 1b\n"
+        "2:\n\t"
+        "adds %[taps], %[taps], #3\n\t"
+        "beq 4f\n"
+        "3:\n\t" TAP
+        "subs %[taps], %[taps], #1\n\t"
+        "bne 3b\n"
+        "4:\n\t"
+        : [w] "+r"(w), [taps] "+r"(taps), [to] "+r"(to), [even] "=&r"(even), [odd] "=&r"(odd)
+        : [step] "r"(step)
+        : "cc", "memory");
+#else
+    for (; taps > 0; taps--) {
+        const uint32_t word = fl_word(w);
+        to[0] = fl_sxtb16(word);
+        to[1] = fl_sxtb16_odd(word);
+        to += 2;
+        w += step;
+    }
+#endif
+}
+
 // Output positions from..end-1 along an axis see the same taps.
 typedef struct {
     int32_t from, end;
@@ -27,15 +64,6 @@ static span_t span_from(int32_t from, int32_t count, int32_t stride, int32_t pad
     return s;
 }
 
-// A rectangle of output pixels, for any channels: offsets and steps in bytes.
-typedef struct {
-    int32_t out, width, lines;
-    int32_t x, x_delta;
-    int32_t w, w_end;
-    int32_t taps, x_skip, w_skip;
-    uintptr_t nine;
-} rectangle_t;
-
 enum { RECTANGLES = 9 };  // worked out at a time
 
 // Steps of the input from one tap to the next and from one row of taps to the next; wrapped where never taken.
@@ -43,87 +71,74 @@ typedef struct {
     int32_t tap, row;
 } steps_t;
 
-static rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, steps_t step, const span_t *ys,
-                             const span_t *xs) {
+// Of channel 0.
+static fl_rectangle_t rectangle(const fl_conv_params_t *p, const fl_map_dims_t *d, steps_t step, const span_t *ys,
+                                const span_t *xs, const int8_t *x, const uint32_t *scratch, int8_t *out) {
     const fl_taps_t ty = ys->taps, tx = xs->taps;
+    const int32_t x_step = fl_x_step(d), y_step = fl_y_step(d);
     int32_t rows = ty.end - ty.first, taps = tx.end - tx.first, kernel_w = p->kernel_w;
-    rectangle_t r = {
-        .out = (ys->from * d->out_w + xs->from) * fl_y_step(d),
-        .width = (xs->end - xs->from) * fl_y_step(d),
+    fl_rectangle_t r = {
+        .out_first = out + (ys->from * d->out_w + xs->from) * y_step,
         .lines = ys->end - ys->from,
+        .x_first = x,
+        .w = scratch,
+        .w_end = scratch,
     };
+    r.out_end = r.out_first + (xs->end - xs->from) * y_step;
     if (rows <= 0 || taps <= 0) {
         return r;  // nothing is seen but padding
     }
-    r.x = ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * fl_x_step(d);
-    r.w = 8 * (ty.first * kernel_w + tx.first);
+    r.x_first += ((ty.start + ty.first * p->dilation_h) * d->in_w + tx.start + tx.first * p->dilation_w) * x_step;
+    r.w += 2 * (ty.first * kernel_w + tx.first);
     if (kernel_w == 1) {  // a column goes as a row
         kernel_w = taps = rows;
         rows = 1;
     }
-    r.w_end = r.w + 8 * rows * kernel_w;
+    r.w_end = r.w + 2 * rows * kernel_w;
     r.w_skip = 8 * (kernel_w - taps);
     r.taps = taps;
     r.nine = rows == 3 && taps == 3 && kernel_w == 3;
     // wrapping: what lies beyond the last row or tap is no address
     r.x_skip = (int32_t)((uint32_t)step.row - (uint32_t)(taps - 1) * (uint32_t)step.tap);
-    r.x_delta = (int32_t)((uint32_t)p->stride_w * (uint32_t)fl_x_step(d) - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
+    r.x_delta = (int32_t)((uint32_t)p->stride_w * (uint32_t)x_step - (uint32_t)(r.nine ? 2 : rows) * (uint32_t)step.row);
     return r;
 }
 
-// Weights and scales of channels c to c + 3.
-static void load_channels(fl_four_t *s, const fl_quant_t *q, int32_t c, int32_t w_step, int32_t taps, const int8_t *w,
-                          const int32_t *b, uint32_t *scratch) {
-    s->special = fl_is_clamped(q) ? FL_FOUR_CLAMPED : 0;
-    if (q->flags & FL_OP_SINGLE_ROUNDING) {
-        s->special |= FL_FOUR_REST;
-    }
+// Scales of channels c to c + 3.
+static void load_scales(fl_four_t *s, uint32_t special, int32_t c, const int32_t *b) {
+    const uint32_t stride = s->q->requant_stride;
+    const fl_requant_t *r = s->q->requant + (uint32_t)c * stride;
     for (int32_t i = 0; i < 4; i++) {
-        const fl_scale_t scale = fl_scale_of(&q->requant[(uint32_t)(c + i) * q->requant_stride]);
+        const fl_scale_t scale = fl_scale_of(r);
         s->bias[i] = b ? (uint32_t)b[c + i] : 0;
         s->multiplier[i] = scale.multiplier;
         s->down[i] = scale.down;
-        if ((uint32_t)scale.down >= FL_NEAR) {
-            s->special |= FL_FOUR_REST;
-        }
+        special |= (uint32_t)scale.down >= FL_NEAR ? FL_FOUR_REST : 0;
+        r += stride;
     }
-    s->channel = c;
-    w += c;
-    for (int32_t t = 0; t < taps; t++) {
-        const uint32_t word = fl_word(w);
-        scratch[0] = fl_sxtb16(word);
-        scratch[1] = fl_sxtb16_odd(word);
-        scratch += 2;
-        w += w_step;
-    }
+    s->special = special;
 }
 
-static void all_channels(fl_four_t *s, const rectangle_t *rectangles, int32_t count, const fl_conv_params_t *p,
-                         const fl_map_dims_t *d, const int8_t *x, const int8_t *w, const int32_t *b, uint32_t *scratch,
-                         int8_t *out) {
-    const int32_t channels = d->out_c, multiplier = p->depth_multiplier;
+static void all_channels(fl_four_t *s, const fl_rectangle_t *rectangles, int32_t count, const fl_conv_params_t *p,
+                         const fl_map_dims_t *d, const int8_t *w, const int32_t *b, uint32_t *scratch) {
+    const int32_t channels = d->out_c, multiplier = p->depth_multiplier, w_step = fl_w_step(d);
+    const int32_t taps = p->kernel_h * p->kernel_w;
+    const uint32_t special =
+        (fl_is_clamped(s->q) ? FL_FOUR_CLAMPED : 0) | (s->q->flags & FL_OP_SINGLE_ROUNDING ? FL_FOUR_REST : 0);
+    s->end = rectangles + count;
     for (int32_t from = 0; from < channels; from += 4) {
         // the last four may overlap those before them, and make the same bytes again
         const int32_t c = from + 4 <= channels ? from : channels - 4;
-        load_channels(s, s->q, c, fl_w_step(d), p->kernel_h * p->kernel_w, w, b, scratch);
-        for (const rectangle_t *r = rectangles; r != rectangles + count; r++) {
-            s->out = out + r->out + c;
-            s->out_first = s->out;
-            s->out_end = s->out + r->width;
-            s->lines = r->lines;
-            s->x_first = x + r->x + c / multiplier;
-            s->x_delta = r->x_delta;
-            s->w = scratch + r->w / 4;
-            s->w_end = scratch + r->w_end / 4;
-            s->taps = r->taps;
-            s->x_skip = r->x_skip;
-            s->w_skip = r->w_skip;
-            s->nine = r->nine;
-            if (multiplier == 1) {
-                fl_four_dsp(s);
-            } else {
-                fl_four_shared_dsp(s);
-            }
+        load_scales(s, special, c, b);
+        widen_taps(w + c, w_step, taps, scratch);
+        s->next = rectangles;
+        s->channel = c;
+        if (multiplier == 1) {
+            s->x_channel = c;
+            fl_four_dsp(s);
+        } else {
+            s->x_channel = c / multiplier;
+            fl_four_shared_dsp(s);
         }
     }
 }
@@ -151,17 +166,17 @@ void fl_depthwise_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, con
     s.x_row = step.row;
     s.minus = fl_pair_of(-q->x_zero);
     s.q = q;
-    rectangle_t rectangles[RECTANGLES];
+    fl_rectangle_t rectangles[RECTANGLES];
     int32_t count = 0;
     span_t ys, xs;
     for (int32_t oy = 0; oy < d->out_h; oy = ys.end) {
         ys = span_from(oy, d->out_h, p->stride_h, p->pad_top, p->dilation_h, p->kernel_h, d->in_h);
         for (int32_t ox = 0; ox < d->out_w; ox = xs.end) {
             xs = span_from(ox, d->out_w, p->stride_w, p->pad_left, p->dilation_w, p->kernel_w, d->in_w);
-            rectangles[count++] = rectangle(p, d, step, &ys, &xs);
+            rectangles[count++] = rectangle(p, d, step, &ys, &xs, x, scratch, out);
             const int last = ys.end == d->out_h && xs.end == d->out_w;
             if (count == RECTANGLES || last) {
-                all_channels(&s, rectangles, count, p, d, x, w, b, scratch, out);
+                all_channels(&s, rectangles, count, p, d, w, b, scratch);
                 count = 0;
             }
         }
