@@ -4,7 +4,6 @@
 
 #if FL_KERNELS == 1
 
-#include "dot.h"
 #include "dsp.h"
 #include "sum_lines.h"
 #include "sum_tile_dsp.h"
@@ -12,8 +11,16 @@
 // Elements that are widened at once, of two pixels: as many words.
 enum { CHUNK = 64 };
 
-static uint32_t *widen_two(const int8_t *x0, const int8_t *x1, int32_t n, uint32_t minus, uint32_t *to) {
-    for (int32_t i = n >> 2; i > 0; i--) {
+// The words of a quad of which only `n` elements are there; the others count as zero points.
+static void widen_some(const int8_t *x, int32_t n, int32_t x_zero, uint32_t to[2]) {
+    to[0] = (uint32_t)(x[0] - x_zero) & 0xffffu;
+    to[1] = n > 1 ? (uint32_t)(x[1] - x_zero) & 0xffffu : 0u;
+    to[0] |= n > 2 ? (uint32_t)(x[2] - x_zero) << 16 : 0u;
+}
+
+static const uint32_t *widen_two(const int8_t *x0, const int8_t *x1, int32_t n, int32_t x_zero, uint32_t *to) {
+    const uint32_t minus = fl_pair_of(-x_zero);
+    for (; n >= 4; n -= 4) {
         const uint32_t a = fl_word(x0), b = fl_word(x1);
         to[0] = fl_sxtab16(minus, a);
         to[1] = fl_sxtab16_odd(minus, a);
@@ -23,75 +30,82 @@ static uint32_t *widen_two(const int8_t *x0, const int8_t *x1, int32_t n, uint32
         x1 += 4;
         to += 4;
     }
+    if (n) {
+        widen_some(x0, n, x_zero, to);
+        widen_some(x1, n, x_zero, to + 2);
+        to += 4;
+    }
     return to;
 }
 
-static uint32_t *widen_one(const int8_t *x, int32_t n, uint32_t minus, uint32_t *to) {
-    for (int32_t i = n >> 2; i > 0; i--) {
+static const uint32_t *widen_one(const int8_t *x, int32_t n, int32_t x_zero, uint32_t *to) {
+    const uint32_t minus = fl_pair_of(-x_zero);
+    for (; n >= 4; n -= 4) {
         const uint32_t a = fl_word(x);
         to[0] = fl_sxtab16(minus, a);
         to[1] = fl_sxtab16_odd(minus, a);
         x += 4;
         to += 2;
     }
+    if (n) {
+        widen_some(x, n, x_zero, to);
+        to += 2;
+    }
     return to;
 }
 
-// Channels that the tiles leave: the last one or up to three.
-static void rest(const fl_sum_line_t *v, int32_t from, const int8_t *x, const int8_t *w, int32_t n, int32_t *acc) {
-    for (int32_t c = from; c < v->out_c; c++) {
-        acc[c] = (int32_t)((uint32_t)acc[c] + fl_dot(x, w + c * v->row, n, v->x_zero));
+// The channels of one pixel that the tiles leave; its words lie in twos, `step` from one quad to the next.
+static void rest(const fl_sum_line_t *v, int32_t first, const uint32_t *words, int32_t step, const int8_t *x,
+                 const int8_t *w, int32_t n, int32_t *acc) {
+    for (int32_t c = first; c < v->out_c; c++) {
+        const int8_t *row = w + c * v->row;
+        const uint32_t *quad = words;
+        uint32_t sum = (uint32_t)acc[c];
+        int32_t i = 0;
+        for (; i + 4 <= n; i += 4, quad += step) {
+            const uint32_t word = fl_word(row + i);
+            sum = fl_smlad(fl_sxtb16_odd(word), quad[1], fl_smlad(fl_sxtb16(word), quad[0], sum));
+        }
+        for (; i < n; i++) {
+            sum += (uint32_t)((x[i] - v->x_zero) * row[i]);
+        }
+        acc[c] = (int32_t)sum;
     }
 }
 
 // Elements from .. from + n - 1 of a line.
 static void chunk(const fl_sum_line_t *v, int32_t from, int32_t n) {
     uint32_t words[CHUNK];
-    const uint32_t minus = fl_pair_of(-v->x_zero);
-    const int32_t even = v->out_c & ~1, fours = v->out_c & ~3, tail = n & 3;
+    // of a quad that is not full, weights are read that belong to no one: not of the last row, behind which nothing need be
+    const int32_t tiled = !(n & 3) ? v->out_c : v->row >= 4 ? v->out_c - 1 : 0;
+    const int32_t paired = tiled & ~1, fours = tiled & ~3, quads = (n + 3) >> 2;
     const int8_t *w = v->w + from, *x = v->x + from;
-    fl_sum_tile_t t = {
-        .x = words,
-        .row = v->row,
-        .skip = v->row - n,
-        .x_4 = words + (n - tail),
-        .x_end = words + n,
-        .w = w,
-        .entry = n < 4 ? 0 : 1 + ((n >> 2) & 3),
-    };
-    void (*const two)(const fl_sum_tile_t *t) = n == 4 ? fl_sum_quad_dsp : fl_sum_two_dsp;
+    fl_sum_tile_t t = {.x = words, .row = v->row, .skip = v->row - 4 * quads, .w = w, .quads = (uint32_t)quads};
+    void (*const two)(const fl_sum_tile_t *t) = quads == 1 ? fl_sum_quad_dsp : fl_sum_two_dsp;
     t.acc = v->acc;
-    for (int32_t left = v->pixels >> 1; left > 0; left--) {
+    for (int32_t left = v->pixels; left >= 2; left -= 2) {
         const int8_t *x1 = x + v->x_step;
-        uint32_t *end = widen_two(x, x1, n, minus, words);
-        for (int32_t i = n - tail; i < n; i++) {
-            *end++ = ((uint32_t)(x[i] - v->x_zero) & 0xffffu) | (uint32_t)(x1[i] - v->x_zero) << 16;
-        }
         t.acc1 = t.acc + v->out_c;
-        t.acc_end = t.acc + even;
-        if (even) {
+        t.x_end = widen_two(x, x1, n, v->x_zero, words);
+        if (paired) {
+            t.acc_end = t.acc + paired;
             two(&t);
         }
-        if (even < v->out_c) {
-            rest(v, even, x, w, n, t.acc);
-            rest(v, even, x1, w, n, t.acc1);
+        if (paired < v->out_c) {
+            rest(v, paired, words, 4, x, w, n, t.acc);
+            rest(v, paired, words + 2, 4, x1, w, n, t.acc1);
         }
         t.acc = t.acc1 + v->out_c;
-        x = x1 + (left > 1 || v->pixels & 1 ? v->x_step : 0);
+        x = x1 + (left > 2 ? v->x_step : 0);
     }
     if (v->pixels & 1) {
-        uint32_t *end = widen_one(x, n, minus, words);
-        t.x_4 = end;
-        for (int32_t i = n - tail; i < n; i++) {
-            *end++ = (uint32_t)(x[i] - v->x_zero);
-        }
-        t.x_end = end;
-        t.acc_end = t.acc + fours;
+        t.x_end = widen_one(x, n, v->x_zero, words);
         if (fours) {
-            t.skip = 4 * v->row - n;
+            t.acc_end = t.acc + fours;
+            t.skip = 4 * (v->row - quads);
             fl_sum_one_dsp(&t);
         }
-        rest(v, fours, x, w, n, t.acc);
+        rest(v, fours, words, 2, x, w, n, t.acc);
     }
 }
 

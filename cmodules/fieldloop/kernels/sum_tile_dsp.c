@@ -27,36 +27,30 @@
 // ADR counts from the word it is in, so the function begins at one.
 __attribute__((naked, noinline, aligned(4))) void fl_sum_two_dsp(const fl_sum_tile_t *t __attribute__((unused))) {
     __asm__(
-        // at sp: x, acc, acc1, row, skip, acc_end, x_4, x_end, where the quads begin
+        // at sp: x, acc, acc1, row, skip, acc_end, where the quads begin
         "push {r4-r11, lr}\n"
-        "sub sp, sp, #36\n"
-        "ldmia r0!, {r1-r8}\n"
-        "stmia sp, {r1-r8}\n"
-        "ldrd r9, r10, [r0]\n"  // w, entry
-        "adr r11, 20f\n"
-        "ldrsh r10, [r11, r10, lsl #1]\n"
-        "add r11, r11, r10\n"
-        "orr r11, r11, #1\n"
-        "str r11, [sp, #32]\n"
-        "mov r0, r1\n"
-        "mov r1, r9\n"
-        "add r10, r9, r4\n"
+        "sub sp, sp, #28\n"
+        "ldmia r0, {r1-r9}\n"
+        "adr r10, 20f\n"
+        "and r9, r9, #3\n"
+        "ldrsh r9, [r10, r9, lsl #1]\n"
         "mov r11, r7\n"
+        "add r7, r10, r9\n"
+        "orr r7, r7, #1\n"
+        "stmia sp, {r1-r7}\n"
+        "mov r0, r1\n"
+        "mov r1, r8\n"
+        "add r10, r8, r4\n"
         "1:\n"
         "ldrd r6, r8, [r2]\n"
         "ldrd r7, r9, [r3]\n"
-        "ldr pc, [sp, #32]\n"
+        "ldr pc, [sp, #24]\n"
         "10:\n" QUAD
         "11:\n" QUAD
         "12:\n" QUAD
         "13:\n" QUAD
-        "14:\n"
         "cmp r0, r11\n"
         "bne 10b\n"
-        "ldr r5, [sp, #28]\n"
-        "cmp r0, r5\n"
-        "bne 3f\n"
-        "2:\n"
         "ldmia sp, {r0, r2, r3, r4, r5, ip}\n"
         "strd r6, r8, [r2], #8\n"
         "strd r7, r9, [r3], #8\n"
@@ -65,22 +59,11 @@ __attribute__((naked, noinline, aligned(4))) void fl_sum_two_dsp(const fl_sum_ti
         "add r10, r1, r4\n"
         "cmp r2, ip\n"
         "bne 1b\n"
-        "add sp, sp, #36\n"
+        "add sp, sp, #28\n"
         "pop {r4-r11, pc}\n"
-        "3:\n"
-        "ldr r2, [r0], #4\n"
-        "ldrsb r3, [r1], #1\n"
-        "ldrsb r4, [r10], #1\n"
-        "smlabb r6, r2, r3, r6\n"
-        "smlatb r7, r2, r3, r7\n"
-        "smlabb r8, r2, r4, r8\n"
-        "smlatb r9, r2, r4, r9\n"
-        "cmp r0, r5\n"
-        "bne 3b\n"
-        "b 2b\n"
         ".balign 4\n"
         "20:\n"
-        ".hword 14b - 20b, 10b - 20b, 13b - 20b, 12b - 20b, 11b - 20b\n"
+        ".hword 10b - 20b, 13b - 20b, 12b - 20b, 11b - 20b\n"
         ".balign 4\n");
 }
 
@@ -102,7 +85,7 @@ __attribute__((naked, noinline)) void fl_sum_quad_dsp(const fl_sum_tile_t *t __a
         "push {r1, r4-r11, lr}\n"
         "ldrd r11, r10, [r0, #8]\n"  // acc1, row
         "sub r5, r1, r3\n"
-        "ldr r1, [r0, #32]\n"  // w
+        "ldr r1, [r0, #28]\n"  // w
         "mov r0, r3\n"
         "lsls r5, r5, #28\n"  // 8 bytes a pair: an odd number of them?
         "ldmia r2, {r2-r5}\n"
@@ -132,92 +115,60 @@ __attribute__((naked, noinline)) void fl_sum_quad_dsp(const fl_sum_tile_t *t __a
 
 __attribute__((naked, noinline, aligned(4))) void fl_sum_one_dsp(const fl_sum_tile_t *t __attribute__((unused))) {
     __asm__(
-        // at sp: x, acc_end, skip, x_end, where the quads begin
+        // at sp: x, skip, acc_end, where the quads begin
         "push {r4-r11, lr}\n"
         "sub sp, sp, #20\n"
-        "ldmia r0!, {r1-r8}\n"
-        "mov r11, r2\n"
-        "mov r10, r7\n"
-        "mov r2, r6\n"
-        "mov r3, r5\n"
-        "ldrd r6, r9, [r0]\n"  // w, entry
+        "ldmia r0, {r1-r9}\n"
         "adr ip, 20f\n"
+        "and r9, r9, #3\n"
         "ldrsh r9, [ip, r9, lsl #1]\n"
-        "add ip, ip, r9\n"
-        "orr r9, ip, #1\n"
-        "mov r5, r8\n"
-        "stmia sp, {r1, r2, r3, r5, r9}\n"
+        "mov r10, r7\n"
+        "mov r11, r2\n"
+        "add r7, ip, r9\n"
+        "orr r7, r7, #1\n"
+        "stmia sp, {r1, r5, r6, r7}\n"
         "mov r0, r1\n"
-        "mov r1, r6\n"
+        "mov r1, r8\n"
         "add r5, r4, r4, lsl #1\n"
         "1:\n"
         "ldmia r11, {r6-r9}\n"
-        "ldr pc, [sp, #16]\n"
+        "ldr pc, [sp, #12]\n"
         "10:\n" ROWS
         "11:\n" ROWS
         "12:\n" ROWS
         "13:\n" ROWS
-        "14:\n"
         "cmp r0, r10\n"
         "bne 10b\n"
-        "ldr lr, [sp, #12]\n"
-        "cmp r0, lr\n"
-        "bne 3f\n"
-        "2:\n"
         "stmia r11!, {r6-r9}\n"
         "ldmia sp, {r0, r2, r3}\n"
-        "add r1, r1, r3\n"
-        "cmp r11, r2\n"
+        "add r1, r1, r2\n"
+        "cmp r11, r3\n"
         "bne 1b\n"
         "add sp, sp, #20\n"
         "pop {r4-r11, pc}\n"
-        "3:\n"
-        "ldr r2, [r0], #4\n"
-        "ldrsb r3, [r1, r4]\n"
-        "mla r7, r2, r3, r7\n"
-        "add ip, r1, r4\n"
-        "ldrsb r3, [ip, r4]\n"
-        "mla r8, r2, r3, r8\n"
-        "ldrsb r3, [r1, r5]\n"
-        "mla r9, r2, r3, r9\n"
-        "ldrsb r3, [r1], #1\n"
-        "mla r6, r2, r3, r6\n"
-        "cmp r0, lr\n"
-        "bne 3b\n"
-        "b 2b\n"
         ".balign 4\n"
         "20:\n"
-        ".hword 14b - 20b, 10b - 20b, 13b - 20b, 12b - 20b, 11b - 20b\n"
+        ".hword 10b - 20b, 13b - 20b, 12b - 20b, 11b - 20b\n"
         ".balign 4\n");
 }
 
-_Static_assert(sizeof(fl_sum_tile_t) == 40, "the assembly has its offsets in it");
+_Static_assert(sizeof(fl_sum_tile_t) == 36, "the assembly has its offsets in it");
 
 #else
 
 void fl_sum_two_dsp(const fl_sum_tile_t *t) {
     const int8_t *w = t->w;
-    for (int32_t c = 0; t->acc + c != t->acc_end; c += 2) {
-        for (int32_t j = 0; j < 2; j++) {
-            const int8_t *own = w + j * t->row;
-            uint32_t p0 = (uint32_t)t->acc[c + j], p1 = (uint32_t)t->acc1[c + j];
-            const uint32_t *x = t->x;
-            for (; x != t->x_4; x += 4) {
-                const uint32_t word = fl_word(own);
-                const uint32_t even = fl_sxtb16(word), odd = fl_sxtb16_odd(word);
-                p0 = fl_smlad(odd, x[1], fl_smlad(even, x[0], p0));
-                p1 = fl_smlad(odd, x[3], fl_smlad(even, x[2], p1));
-                own += 4;
-            }
-            for (; x != t->x_end; x++) {
-                const uint32_t v = (uint32_t)*own++;
-                p0 = fl_smlabb(*x, v, p0);
-                p1 = fl_smlatb(*x, v, p1);
-            }
-            t->acc[c + j] = (int32_t)p0;
-            t->acc1[c + j] = (int32_t)p1;
+    for (int32_t c = 0; t->acc + c != t->acc_end; c++) {
+        uint32_t p0 = (uint32_t)t->acc[c], p1 = (uint32_t)t->acc1[c];
+        for (const uint32_t *x = t->x; x != t->x_end; x += 4) {
+            const uint32_t word = fl_word(w + (x - t->x));
+            const uint32_t even = fl_sxtb16(word), odd = fl_sxtb16_odd(word);
+            p0 = fl_smlad(odd, x[1], fl_smlad(even, x[0], p0));
+            p1 = fl_smlad(odd, x[3], fl_smlad(even, x[2], p1));
         }
-        w += 2 * t->row;
+        t->acc[c] = (int32_t)p0;
+        t->acc1[c] = (int32_t)p1;
+        w += t->row;
     }
 }
 
@@ -228,16 +179,10 @@ void fl_sum_quad_dsp(const fl_sum_tile_t *t) {
 void fl_sum_one_dsp(const fl_sum_tile_t *t) {
     const int8_t *w = t->w;
     for (int32_t *acc = t->acc; acc != t->acc_end; acc++) {
-        const int8_t *own = w;
-        const uint32_t *x = t->x;
         uint32_t sum = (uint32_t)*acc;
-        for (; x != t->x_4; x += 2) {
-            const uint32_t word = fl_word(own);
+        for (const uint32_t *x = t->x; x != t->x_end; x += 2) {
+            const uint32_t word = fl_word(w + 2 * (x - t->x));
             sum = fl_smlad(fl_sxtb16_odd(word), x[1], fl_smlad(fl_sxtb16(word), x[0], sum));
-            own += 4;
-        }
-        for (; x != t->x_end; x++) {
-            sum += *x * (uint32_t)*own++;
         }
         *acc = (int32_t)sum;
         w += t->row;
