@@ -12,7 +12,8 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, Op, OpKind, Requant, Window
 from fieldloop.ir.shapes import output_shape
 from fieldloop.ir.tensor import DType, Quant, Tensor, as_float32
-from fieldloop.plan.planner import backward_reads, plan_graph, plan_learning
+from fieldloop.plan.learning import offers
+from fieldloop.plan.planner import backward_reads, plan_graph
 from fieldloop.plan.types import PlanKind
 from fieldloop.plan.verify import verify
 from fieldloop.quantize.fixedpoint import activation_range, softmax_params, weighted_factors
@@ -141,16 +142,15 @@ def finish(
 ) -> Net:
     """Plans the graph for inference and learning and writes its image.
 
-    `lent`: bytes of the arena that the learner may use; None: as the planner sees fit.
+    `lent`: bytes of the arena that the learner may use; None: what its own settings need.
     """
     names = [op.name for op in graph.ops]
     layers = sorted((t.op for t in trainables), key=names.index)
     if lent is None:
-        learning = plan_learning(graph, layers, names[-1])
-    else:
-        keep = backward_reads(graph, layers[0], names[-1])
-        learning = plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=lent)
-    verify(graph, learning, keep=backward_reads(graph, layers[0], names[-1]))
+        _, lent, _ = offers(graph, layers)
+    keep = backward_reads(graph, layers[0], names[-1])
+    learning = plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=lent)
+    verify(graph, learning, keep=keep)
     plans = [plan_graph(graph, PlanKind.INFER), learning]
     image = write_image(graph, plans, trainables=trainables, rehearsal=rehearsal, labels=labels)
     return Net(graph, trainables, rehearsal, image)

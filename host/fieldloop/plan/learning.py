@@ -56,14 +56,27 @@ def scratch_bytes(
     return 0 if open_layers else deltas + row + kept * _INDEX
 
 
-def offers(graph: Graph, layers: Collection[str]) -> tuple[int, int]:
-    """Scratch worth planning for: with the learner's own settings, and with any.
+def offers(graph: Graph, layers: Collection[str]) -> tuple[int, int, int]:
+    """Scratch with the learner's own settings; what to plan for those; and for any settings.
 
-    In whole floats: a learner without a list of kept entries then ends where the scratch ends.
+    Planned in whole floats: a learner without a list of kept entries then ends where the scratch
+    ends.
     """
-    usual = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
-    usual, worst = (-(-n // _F32) * _F32 for n in (usual, scratch_bytes(graph, layers)))
-    return usual, worst
+    needed = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
+    usual, worst = (-(-n // _F32) * _F32 for n in (needed, scratch_bytes(graph, layers)))
+    return needed, usual, worst
+
+
+def pays(alone: int, joint: int, needed: int) -> bool:
+    """Does an arena of `joint` bytes, with scratch, cost no more than one of `alone` and a learner
+    that brings the `needed` bytes? The second comparison is that of kernels that have scratch of
+    their own behind the arena, at a multiple of 16.
+    """
+    return joint <= alone + needed and _aligned(joint) <= _aligned(alone) + needed
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def backward_buffer(graph: Graph, scratch: int) -> Buffer:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.layout import lay_out, peak
-from fieldloop.plan.learning import backward_buffer, offers
+from fieldloop.plan.learning import backward_buffer, offers, pays
 from fieldloop.plan.lifetimes import buffers
 from fieldloop.plan.types import Plan, PlanKind
 
@@ -60,8 +60,8 @@ def plan_learning(
 
     `layers`: operators that are trained; `head`: the one that makes the logits. There is room for
     any configuration where that costs nothing, else for the learner's own defaults; and none where
-    the arena would grow by more than the scratch itself. `make`: plans with what must be kept and
-    so much scratch; `plan_graph` where it is not given.
+    that does not pay. `make`: plans with what must be kept and so much scratch; `plan_graph` where
+    it is not given.
     """
     names = [op.name for op in graph.ops]
     keep = backward_reads(graph, min(layers, key=names.index), head)
@@ -70,11 +70,11 @@ def plan_learning(
         return plan_graph(graph, PlanKind.LEARN, keep=kept, learner_scratch=scratch)
 
     make = make or untiled
-    usual, worst = offers(graph, layers)
+    needed, usual, worst = offers(graph, layers)
     alone, always = make(keep, 0), make(keep, worst)
     if always.arena_bytes <= alone.arena_bytes:
         return always
     usually = make(keep, usual)
-    if usually.arena_bytes > alone.arena_bytes + usual:
-        return alone
-    return always if always.arena_bytes <= usually.arena_bytes else usually
+    if always.arena_bytes <= usually.arena_bytes:
+        usually = always
+    return usually if pays(alone.arena_bytes, usually.arena_bytes, needed) else alone
