@@ -96,7 +96,13 @@ static void pad_map(fl_columns_mve_t *c, const fl_map_dims_t *d, int8_t *padded)
 
 void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x,
                           int32_t x_zero, int8_t *padded) {
-    *c = (fl_columns_mve_t){.p = p, .x = x, .x_zero = x_zero, .in_h = d->in_h, .in_w = d->in_w, .in_c = d->in_c};
+    // field by field: to clear all of it costs as much as a pixel
+    c->p = p;
+    c->x = x;
+    c->x_zero = x_zero;
+    c->in_h = d->in_h;
+    c->in_w = d->in_w;
+    c->in_c = d->in_c;
     c->step = fl_x_step(d);
     c->out_w = d->out_w;
     c->pad_top = p->pad_top;
@@ -122,11 +128,15 @@ void fl_columns_start_mve(fl_columns_mve_t *c, const fl_conv_params_t *p, const 
     // with a single row or tap the step is never taken, and may not even fit 32 bits
     c->x_row = p->kernel_h > 1 && c->span_h <= c->in_h ? p->dilation_h * c->in_w * c->step : 0;
     c->x_tap = p->kernel_w > 1 && c->span_w <= c->in_w ? p->dilation_w * c->step : 0;
+    c->gathered = 0;
     const int64_t last = ((int64_t)(c->span_h - 1) * c->in_w + c->span_w) * c->step;
     if (c->n % BLOCK == 0 || c->k + c->pad > FL_GATHERED_MAX || last > UINT16_MAX) {
         return;
     }
-    uint16_t *at = c->at + c->pad;  // the pad's bytes come from the corner
+    uint16_t *at = c->at;
+    for (int32_t i = 0; i < c->pad; i++) {
+        *at++ = 0;  // the pad's bytes come from the corner
+    }
     for (int32_t ky = 0; ky < p->kernel_h; ky++) {
         for (int32_t kx = 0; kx < p->kernel_w; kx++) {
             for (int32_t i = 0; i < c->in_c; i++) {

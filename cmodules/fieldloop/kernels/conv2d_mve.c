@@ -33,7 +33,11 @@ typedef struct {
 // For channels c.. of the work, an even number: all but where the outputs go.
 static fl_tile_mve_t tile_of(const fl_columns_mve_t *c, const work_t *v, const int8_t *columns, int32_t channel,
                              int32_t channels) {
-    fl_tile_mve_t t = {.columns = columns, .pad = c->pad, .k = c->k, .blocks = (c->k + c->pad) / 16 - 1};
+    fl_tile_mve_t t;
+    t.columns = columns;
+    t.pad = c->pad;
+    t.k = c->k;
+    t.blocks = (c->k + c->pad) / 16 - 1;
     t.w = v->w + channel * c->k;
     t.w_end = t.w + channels * c->k;
     t.pairs = channels / 2;

@@ -57,27 +57,24 @@ static int32_t folded(const work_t *v, int32_t c, const int8_t *weights) {
 }
 
 // What is the same for all channels of a strip of `width` output columns.
-static fl_window_rows_t rows_of(const work_t *v, int32_t width) {
+static void set_rows(const work_t *v, int32_t width, fl_window_rows_t *r) {
     const int32_t turn = v->cut.two ? 2 : 4;
     const int32_t column = 4 * v->cut.channels;
     const int32_t pixel = fl_y_step(v->d);
     const int32_t line = v->d->out_w * pixel;
-    fl_window_rows_t r = {
-        .step = v->cut.two ? 2 * column : v->p->stride_w * column,
-        .out_step = turn * pixel,
-        .zero = v->q->out_zero,
-        .turns = width < turn ? 1 : width / turn,
-        .back = width < turn ? 0 : -width & (turn - 1),
-        .x_row = v->cut.cols * column,
-        .out_row = v->cut.two ? 2 * line : line,
-        .lanes = width < 4 ? width : 4,
-    };
+    r->step = v->cut.two ? 2 * column : v->p->stride_w * column;
+    r->out_step = turn * pixel;
+    r->zero = v->q->out_zero;
+    r->turns = width < turn ? 1 : width / turn;
+    r->back = width < turn ? 0 : -width & (turn - 1);
+    r->x_row = v->cut.cols * column;
+    r->out_row = v->cut.two ? 2 * line : line;
+    r->lanes = width < 4 ? width : 4;
     for (int32_t i = 0; i < 4; i++) {
         const int32_t at = v->cut.two ? i : i < v->p->kernel_w ? i * v->p->dilation_w : 0;
-        r.gather[i] = (uint32_t)(at * column);
-        r.place[i] = (uint32_t)(v->cut.two ? i / 2 * line + i % 2 * pixel : i * pixel);
+        r->gather[i] = (uint32_t)(at * column);
+        r->place[i] = (uint32_t)(v->cut.two ? i / 2 * line + i % 2 * pixel : i * pixel);
     }
-    return r;
 }
 
 // Output channels c.. over the windows of rows oy..; `row` is for their strip, whose first output is `out`.
@@ -130,7 +127,8 @@ static void run_group(const work_t *v, int32_t c, int32_t n) {
             ox--;  // a column again: they come in pairs
             width = 2;
         }
-        fl_window_rows_t row = rows_of(v, width);
+        fl_window_rows_t row;
+        set_rows(v, width, &row);
         int32_t oy[WINDOWS_AT_ONCE];
         const int32_t most = cut->windows < WINDOWS_AT_ONCE ? cut->windows : WINDOWS_AT_ONCE;
         for (int32_t y = 0; y < d->out_h;) {
@@ -147,11 +145,20 @@ static void run_group(const work_t *v, int32_t c, int32_t n) {
 
 void fl_depthwise_conv2d_mve(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,
                              const int8_t *w, const int32_t *b, void *scratch, int8_t *out) {
-    work_t v = {p, q, d, x, w, b, fl_windows_of_mve(p, d), 0, 0, scratch, out};
+    work_t v;
+    v.cut = fl_windows_of_mve(p, d);
     if (v.cut.bytes == 0 || q->w_zero != 0 || q->flags & FL_OP_SINGLE_ROUNDING) {
         fl_depthwise_conv2d_plain(p, q, d, x, w, b, scratch, out);
         return;
     }
+    v.p = p;
+    v.q = q;
+    v.d = d;
+    v.x = x;
+    v.w = w;
+    v.b = b;
+    v.out = out;
+    v.windows = scratch;
     v.table = v.windows + v.cut.bytes + FL_WINDOWS_SLACK;
     v.edge = v.table + FL_WINDOWS_TABLE;
     vstrbq_s8(v.edge, vdupq_n_s8((int8_t)q->x_zero));
