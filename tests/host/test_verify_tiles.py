@@ -359,6 +359,22 @@ def test_partial_sums_are_of_every_part_once() -> None:
     refused(case, "y adds into its input", steps=with_step(case, 2, y=over))
 
 
+def test_accumulators_belong_to_one_sum() -> None:
+    case = CASES["flattened"]()
+    other = with_step(case, 2, map_hw=(3, 6), x_row=1, x_rows=1)
+    refused(case, "y: its accumulators hold another sum", steps=other)
+    b, x = build((1, 1, 1, 4))
+    window = Window((1, 1))
+    y, z = (b.add(n, OpKind.CONV2D, [x], window=window, weights=weights(2, 1, 1, 4)) for n in "yz")
+    graph = b.graph([b.add("s", OpKind.ADD, [y, z])])
+    steps = tuple(
+        box(i, (0, 1), (0, 2), (0, 1), (2 * i, 2), x=(8 * i, 2), y=(16, 2), sums="fp"[i])
+        for i in range(2)
+    )
+    mixed = Case(graph, Plan(PlanKind.INFER, 24, {"x": 0, "s": 16}, steps))
+    refused(mixed, "z: its accumulators hold another sum")
+
+
 def in_reverse(case: Case) -> tuple[Step, ...]:
     """The slices of a fan-in, the last one first."""
     steps = [case.plan.steps[i : i + 3] for i in (9, 6, 3, 0)]
@@ -402,6 +418,10 @@ def test_what_a_step_writes_overlaps_nothing_it_reads() -> None:
     refused(case, "y writes over its second input", steps=with_step(case, 1, y=0))
     refused(case, "a writes over its input", steps=with_step(case, 0, y=0))
     refused(case, "y writes over its input", steps=with_step(case, 1, y=second.y + 8))
+    case = CASES["flattened"]()
+    x = case.plan.steps[3].x
+    moved = {**case.plan.offsets, "y": x}
+    refused(case, "y writes over its input", steps=with_step(case, 3, z=x), offsets=moved)
     whole = CASES["whole"]()
     refused(whole, "a writes over its own input x", offsets={**whole.plan.offsets, "a": 0})
     refused(whole, "r writes over its own input a", offsets={**whole.plan.offsets, "r": 68})
@@ -420,6 +440,14 @@ def test_what_has_no_tiles() -> None:
     step = box(0, (0, 1), (0, 4), (0, 1), (0, 4), x=(0, 4), y=(16, 4))
     case = Case(b.graph([y]), Plan(PlanKind.INFER, 32, {"x": 0, "y": 16}, (step,)))
     refused(case, "y: softmax has no tiles")
+
+
+def test_several_samples_of_a_map_have_no_tiles() -> None:
+    b, x = build((2, 4, 4, 1))
+    y = b.add("y", OpKind.MAX_POOL, [x], window=Window((2, 2), stride=(2, 2)))
+    step = box(0, (0, 2), (0, 1), (0, 4), (0, 1), x=(0, 1), y=(128, 1))
+    case = Case(b.graph([y]), Plan(PlanKind.INFER, 160, {"x": 0, "y": 128}, (step,)))
+    refused(case, r"shape \(2, 4, 4, 1\) is no map, but several")
 
 
 def test_weights_of_a_square_window_cannot_be_turned() -> None:
@@ -448,6 +476,7 @@ def test_boxes_of_what_operators_read() -> None:
     refused(case, "1 elements from a pixel", steps=with_step(case, 0, x_step=1))
     refused(case, "a third place that nothing uses", steps=with_step(case, 0, z=4))
     refused(case, "the first or last of no partial sums", steps=with_step(case, 0, first=True))
+    refused(case, r"a map \(0, 1\) of no fully connected", steps=with_step(case, 0, map_hw=(0, 1)))
     refused(case, "operator 1 of 1", steps=with_step(case, 0, op=1))
     refused(case, "runs whole, but its step says more", steps=with_step(case, 0, kind=OP))
     refused(case, "of its bytes were overwritten or never written", steps=case.plan.steps[:1])
