@@ -52,20 +52,21 @@ class Stage:
     sums: bool  # over all rows of the input: the end of the path
     macs: int
 
-    def first_row(self, row: Rows) -> Rows:
-        """First input row that output row `row` reads; no fewer than all where there is none."""
-        if self.window is None:
-            return row
-        first = np.maximum(0, row * self.window.stride[0] - self.window.pads[0])
-        return np.where(row >= self.out.rows, self.inp.rows, first)
+    firsts: Rows  # [row]: first input row that output row `row` reads; beyond the last one: all
+    ends: Rows  # [end]: behind the last input row that output rows below `end` read
 
-    def end_row(self, end: Rows) -> Rows:
-        """Behind the last input row that output rows below `end` read."""
-        if self.window is None:
-            return end
-        top, stride, extent = self.window.pads[0], self.window.stride[0], self.window.extent[0]
-        needed = np.minimum(self.inp.rows, (end - 1) * stride - top + extent)
-        return np.where(end > 0, np.maximum(needed, 0), 0)
+
+def _reach(window: Window | None, inp: Map, out: Map) -> tuple[Rows, Rows]:
+    """Stage.firsts and Stage.ends."""
+    rows = np.arange(out.rows + 1, dtype=np.int64)
+    if window is None:
+        return rows, rows
+    top, stride, extent = window.pads[0], window.stride[0], window.extent[0]
+    firsts = np.maximum(0, rows * stride - top)
+    firsts[-1] = inp.rows
+    ends = np.clip((rows - 1) * stride - top + extent, 0, inp.rows)
+    ends[0] = 0
+    return firsts, ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +205,10 @@ def _stage(
     for size in (inp.rows, inp.width, inp.channels, out.rows, out.channels):
         if size > MAX_FIELD:
             raise refuse(f"{size} is too large for a step")
-    return Stage(
-        index, op, window, reads, root_of(graph, op.output), inp, out, sums, macs(op, tensors)
-    )
+    makes = root_of(graph, op.output)
+    firsts, ends = _reach(window, inp, out)
+    work = macs(op, tensors)
+    return Stage(index, op, window, reads, makes, inp, out, sums, work, firsts, ends)
 
 
 def _is_global(op: Op, inp: Map, out: Map) -> bool:

@@ -94,7 +94,7 @@ def row_table(path: RowPath, rows: int, *, cached: bool) -> RowTable:
                 a = needed[stage.makes]
         if not stage.sums:
             start[stage.makes], end[stage.makes] = a, b
-            first, behind = stage.first_row(a), stage.end_row(b)
+            first, behind = stage.firsts[a], stage.ends[b]
         else:
             first, behind = a, b
         for root in stage.reads:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from fieldloop.ir.op import BINARY, OpKind
 from fieldloop.plan.program import Box, Builder, CannotTileError, Move, Piece
 from fieldloop.plan.row_paths import RowPath, Stage
@@ -31,7 +29,7 @@ def emit_stream(builder: Builder, path: RowPath, rows: int) -> None:
         firsts = []
         for stage in readers[root]:
             at = summed if stage.sums else made[stage.makes]
-            firsts.append(at if stage.sums else int(stage.first_row(np.int64(at))))
+            firsts.append(at if stage.sums else int(stage.firsts[at]))
         return min(firsts, default=2**31)
 
     def pull(root: str, end: int) -> None:
@@ -47,7 +45,7 @@ def emit_stream(builder: Builder, path: RowPath, rows: int) -> None:
     def fetch(stage: Stage, behind: int) -> None:
         for root in stage.reads:
             if root in writer.maker:
-                pull(root, behind if stage.sums else int(stage.end_row(np.int64(behind))))
+                pull(root, behind if stage.sums else int(stage.ends[behind]))
 
     if last.sums:
         while summed < last.inp.rows:
@@ -94,7 +92,7 @@ def _tile_rows(path: RowPath, row: int, end: int) -> list[tuple[Stage, int, int]
         a, b = wanted[stage.makes]
         found.append((stage, a, b))
         if not stage.sums:
-            a, b = int(stage.first_row(np.int64(a))), int(stage.end_row(np.int64(b)))
+            a, b = int(stage.firsts[a]), int(stage.ends[b])
         for root in stage.reads:
             before = wanted.get(root, (a, b))
             wanted[root] = (min(a, before[0]), max(b, before[1]))
@@ -192,7 +190,7 @@ class _Writer:
 
     def tile(self, stage: Stage, a: int, b: int) -> None:
         """Rows [a, b) of an operator's output."""
-        first, end = int(stage.first_row(np.int64(a))), int(stage.end_row(np.int64(b)))
+        first, end = int(stage.firsts[a]), int(stage.ends[b])
         at = self.owner(stage.makes)
         if at in self.window:
             self.filled[at] = max(self.filled[at], b)

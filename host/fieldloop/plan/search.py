@@ -31,9 +31,10 @@ MODES: dict[str, frozenset[TilingKind]] = {
     "auto": frozenset({TilingKind.FDT, TilingKind.STREAM, TilingKind.IN_PLACE}),
 }
 CEILINGS = 12  # above the least one that are tried
+LOOKS = 64  # of the ceilings up to twice the least one
 STARTS = 5  # of the divisions are improved
 ROUNDS = 6  # of small changes
-WORK = 300_000  # moves that are written before no more changes are tried
+WORK = 150_000  # moves that are written before no more changes are tried
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Progress = Callable[[str, int, int], None]
@@ -200,7 +201,8 @@ class Search:
             else:
                 high = middle
         found: dict[tuple[Tiling, ...], None] = {}
-        for ceiling in ceilings[low:]:
+        near = [c for c in ceilings[low:] if c <= 2 * ceilings[low]]
+        for ceiling in near[:: -(-len(near) // LOOKS)]:
             cover = _cover(by_last, ceiling, budget)
             if cover is not None:
                 found.setdefault(tuple(c.tiling for c in cover if c.tiling is not None))
