@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "compare": {
         "ir",
         "frontends",
+        "plan",
         "image",
         "compiler",
         "runtime",

@@ -57,6 +57,14 @@ def _layers(m, outs):
 def _random(m, n, seed, step):
     for i in range(n):
         _fieldloop.random_fill(m.input(i), (seed + i * step) & 0xffffffff)
+def _touched(m, n):
+    high = 0
+    for p in (0x55, 0xaa):
+        m.paint(p)
+        _random(m, n, 0, 1)
+        m.run_ops(0, m.op_count)
+        high = max(high, m.touched(p))
+    print(high)
 def _count(m):
     import simboard
     for i in range(m.op_count):
@@ -126,6 +134,10 @@ class Probe:
             timeout=SILENCE_SECONDS,
         )
         return [tuple(map(int, line.split())) for line in said.split("\n") if line.strip()]
+
+    def touched_bytes(self, inputs: int) -> int:
+        """Highest byte of the open model's arena that a run writes, plus one; painted twice."""
+        return self._numbers(f"_touched(m, {inputs})")[0]
 
     def cost(self) -> Cost:
         """Executed instructions; the board was started with icount."""

@@ -58,8 +58,7 @@ class Case:
 
     @property
     def key(self) -> str:
-        rows = repr((self.random, self.wanted)).encode()
-        return f"{self.parsed.uid.hex()[:16]}-{hashlib.sha256(rows).hexdigest()[:12]}"
+        return case_key(self.parsed.uid.hex(), self.random, self.wanted)
 
     def samples(self) -> Iterable[Sample]:
         """All of them, in order."""
@@ -78,6 +77,7 @@ class Result:
     different: int
     max_rel_diff: float | None = None
     note: str = ""
+    where: str = ""  # the first that differs
 
     @property
     def ok(self) -> bool:
@@ -106,11 +106,23 @@ class Memory:
         return None if kept is None else Result(**kept)
 
     def put(self, key: str, result: Result) -> None:
-        self.results[key] = asdict(result)
+        self.put_all([(key, result)])
+
+    def put_all(self, results: Sequence[tuple[str, Result]]) -> None:
+        self.results.update((key, asdict(result)) for key, result in results)
+        self.save()
+
+    def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(f".{os.getpid()}")
         beside.write_text(json.dumps(self.results, indent=1))
         beside.replace(self.path)
+
+
+def case_key(uid: str, random: int, wanted: Sequence[tuple[int, ...]]) -> str:
+    """What results are filed under: the image, the inputs, and the outputs that are wanted."""
+    rows = repr((random, wanted)).encode()
+    return f"{uid[:16]}-{hashlib.sha256(rows).hexdigest()[:12]}"
 
 
 def make_case(
@@ -126,7 +138,7 @@ def make_case(
     oracle, note = oracle_of(source, compiled)
     if oracle is None:
         raise FieldloopError(f"{path.name}: nothing to compare with: {note}")
-    kept = tuple(_raw_sample(source, parsed, raw) for raw in stored)
+    kept = tuple(raw_sample(source, parsed, raw) for raw in stored)
     case = Case(path.stem, compiled.image, parsed, kept, random)
     wanted, reals = [], []
     for sample in case.samples():
@@ -138,7 +150,7 @@ def make_case(
     return replace(case, wanted=tuple(wanted), reals=tuple(reals) if is_float else ())
 
 
-def _raw_sample(source: Source, parsed: Image, raw: bytes) -> Sample:
+def raw_sample(source: Source, parsed: Image, raw: bytes) -> Sample:
     """A stored input: in the source's own dtype, or reals for an int8 input."""
     name = source.imported.graph.inputs[0]
     mapped = source.imported.values[name]
@@ -194,15 +206,14 @@ def on_board(
     say: Say | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """The int8 cases on a board, as many to a flash as fit; those that do not fit are noted."""
-    firmware = build_firmware(board, memory_map, progress=say)
-    build = hashlib.sha256(firmware.elf.read_bytes()).hexdigest()[:16]
+    """The exact cases on a board, as many to a flash as fit; those that do not fit are noted."""
+    build = board_build(board, memory_map, say=say)
     results: list[Result] = []
     waiting: list[tuple[str, Case]] = []
     for case in cases:
-        if not case.exact or not is_random_on_board(case.parsed):
+        if not case.exact or (case.random and not is_random_on_board(case.parsed)):
             continue
-        key = f"{case.key}/{board}/{build}"
+        key = f"{case.key}/{build}"
         done = memory.get(key)
         if done is None:
             waiting.append((key, case))
@@ -217,13 +228,18 @@ def on_board(
             results.append(Result(case.name, board, 0, 0, None, note))
             continue
         waiting = waiting[len(batch) :]
-        for key, result in _run_batch(batch, board, memory_map, say):
-            if not result.note:
-                memory.put(key, result)
-            results.append(result)
+        made = _run_batch(batch, board, memory_map, say)
+        memory.put_all([(key, result) for key, result in made if not result.note])
+        results += [result for _, result in made]
         if progress is not None:
             progress(total - len(waiting), total)
     return results
+
+
+def board_build(board: str, memory_map: str | None = None, *, say: Say | None = None) -> str:
+    """Builds the firmware; the board and what runs there, for keys of results."""
+    firmware = build_firmware(board, memory_map, progress=say)
+    return f"{board}/{hashlib.sha256(firmware.elf.read_bytes()).hexdigest()[:16]}"
 
 
 def _files(cases: Sequence[tuple[str, Case]]) -> dict[str, bytes]:
@@ -253,11 +269,18 @@ def _run_batch(
                 results.append((key, Result(case.name, board, 0, 0, None, str(error))))
                 continue
             inputs, outputs = len(case.parsed.inputs), case.parsed.outputs
-            told = probe.random_hashes(case.random, input_seed(0, 1), inputs, outputs)
+            told = []
+            if case.random:
+                told = probe.random_hashes(case.random, input_seed(0, 1), inputs, outputs)
             for k in range(len(case.stored)):
                 told.append(tuple(probe.output_hashes(f"m{i}s{k}", inputs, outputs)))
-            different = sum(a != b for a, b in zip(told, case.wanted, strict=True))
-            results.append((key, Result(case.name, board, len(told), different)))
+            result = Result(case.name, board, len(told), 0)
+            for k, (made, wanted) in enumerate(zip(told, case.wanted, strict=True)):
+                if made != wanted:
+                    output = [a == b for a, b in zip(made, wanted, strict=True)].index(False)
+                    result.where = result.where or f"sample {k}, output {output}"
+                    result.different += 1
+            results.append((key, result))
     return results
 
 
