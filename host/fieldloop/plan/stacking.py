@@ -8,7 +8,7 @@ which one is above.
 
 1. The most live bytes at one time bound every layout from below.
 2. First fit in several orders: each store at the lowest offset that no placed store forbids; then,
-   a few times, what ends at the peak is placed first.
+   a few times, what ends at the peak is placed first; then small changes to the best order.
 3. Where that leaves a gap: a better bound from stores that all meet each other (cliques.py).
 4. Branch and bound (branching.py): where there is a shift of the stores' origins that makes every
    distance positive, "above" has no cycles, and some optimal layout is made by taking the stores
@@ -22,6 +22,7 @@ Every search is cut off by a count, never by a clock: results repeat on every ma
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,14 +33,14 @@ from fieldloop.plan.milp import solve_layout
 from fieldloop.plan.occupancy import Occupancy
 from fieldloop.plan.program import Store
 
-MAX_REPAIRS = 40
-QUICK_REPAIRS = 4
+MAX_REPAIRS, MAX_SHUFFLES = 40, 400
+QUICK_REPAIRS, QUICK_SHUFFLES = 4, 40
 
 
 @dataclass(frozen=True, slots=True)
 class Stacking:
-    """Offset of each store; `peak`: highest byte ever live; no layout is below `bound`;
-    `optimal`: proven, among layouts where of each two stores one is always above the other.
+    """Offset of each store; `peak`: highest byte ever live; `bound`: no layout is below it where
+    of each two stores one is always above the other; `optimal`: the two are equal.
     """
 
     offsets: Offsets
@@ -55,7 +56,7 @@ def stack(stores: Sequence[Store], occ: Occupancy, *, exact: bool = True) -> Sta
 
 def arrange(problem: Problem, occ: Occupancy, *, exact: bool = True) -> Stacking:
     """The same, of a problem."""
-    best = heuristic(problem, occ, MAX_REPAIRS if exact else QUICK_REPAIRS)
+    best = heuristic(problem, occ, exact=exact)
     if exact and problem.peak(best) > problem.bound:
         shift = origins(problem)
         proven = False
@@ -91,16 +92,16 @@ def first_fit(problem: Problem, order: Sequence[int]) -> Offsets:
     return tuple(offsets)
 
 
-def heuristic(problem: Problem, occ: Occupancy, repairs: int) -> Offsets:
-    """First fit in several orders, each repaired; the first that meets the bound, or the best."""
+def heuristic(problem: Problem, occ: Occupancy, *, exact: bool) -> Offsets:
+    """First fit in several orders, each repaired, the best one shuffled; stops at the bound."""
     best: Offsets | None = None
     for order in _orders(problem, occ):
-        offsets = _repaired(problem, order, repairs)
+        offsets = _repaired(problem, order, MAX_REPAIRS if exact else QUICK_REPAIRS)
         if best is None or problem.peak(offsets) < problem.peak(best):
             best = offsets
         if problem.peak(best) == problem.bound:
-            break
-    return best or ()
+            return best
+    return _shuffled(problem, best or (), MAX_SHUFFLES if exact else QUICK_SHUFFLES)
 
 
 def _orders(problem: Problem, occ: Occupancy) -> list[list[int]]:
@@ -121,6 +122,29 @@ def _orders(problem: Problem, occ: Occupancy) -> list[list[int]]:
         sorted(n, key=lambda i: (-span[i], -size[i])),
         sorted(n, key=lambda i: (first[i], -size[i])),
     ]
+
+
+def _shuffled(problem: Problem, best: Offsets, tries: int) -> Offsets:
+    """First fit in the order of the offsets, with one store after the other moved elsewhere in
+    it; a move that is no worse stays. The moves look random, and are the same every time.
+    """
+    count = len(best)
+    draw = random.Random(0).random  # the one method that no version of Python may change
+    order = sorted(range(count), key=lambda i: (best[i], i))
+    reached = problem.peak(best)
+    for _ in range(tries):
+        if reached == problem.bound:
+            break
+        other = order.copy()
+        store = other.pop(int(draw() * count))
+        other.insert(int(draw() * count), store)
+        offsets = first_fit(problem, other)
+        height = problem.peak(offsets)
+        if height <= reached:
+            order = other
+            if height < reached:
+                best, reached = offsets, height
+    return best
 
 
 def _repaired(problem: Problem, order: list[int], repairs: int) -> Offsets:
