@@ -136,7 +136,7 @@ class Learner:
         return seq
 
     def watermark(self, x, label):
-        """Highest byte of the learner's arena that a step touches, plus one.
+        """Highest byte of the learner's own memory that a step touches, plus one.
 
         What was learned before is back afterwards.
         """

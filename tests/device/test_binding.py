@@ -5,6 +5,7 @@ Everything that computes is compared with the same C core run by the host: bytes
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -130,13 +131,10 @@ def check_learner(target: Any) -> None:
     stats = target.eval("learner.stats()")
     assert stats["backward_macs"] == host.stats.backward_macs
     assert (stats["samples"], stats["remembered"]) == (100, 20)
-    sizes = "learner.total_bytes, learner.state_bytes, learner.weight_bytes, learner.memory_bytes"
-    assert target.eval(f"({sizes})") == (
-        host.sizes.total_bytes,
-        host.sizes.state_bytes,
-        host.sizes.weight_bytes,
-        host.sizes.memory_bytes,
-    )
+    names = [field.name for field in dataclasses.fields(host.sizes)]
+    sizes = ", ".join(f"learner.{name}" for name in names)
+    assert target.eval(f"({sizes})") == dataclasses.astuple(host.sizes)
+    assert host.sizes.lent_bytes == host.sizes.scratch_bytes  # in the model's arena
     before = target.eval("bytes(learner.state())")
     assert target.eval("learner.watermark(sample(0), 1) == learner.total_bytes", timeout=60)
     assert target.eval("bytes(learner.state())") == before
