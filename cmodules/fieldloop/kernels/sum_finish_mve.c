@@ -1,5 +1,6 @@
 // From accumulators to int8 with Helium, four channels at a time.
 #include "finish.h"
+#include "finish_mve.h"
 #include "kernels/variants.h"
 #include "sum.h"
 
@@ -23,29 +24,40 @@ typedef struct {
 
 #if defined(__ARM_FEATURE_MVE)
 
-// q2 multipliers, q3 shifts: to the left, before the product, what is positive; -1 only where it is negative. Each four is
-// read before it is written: the outputs may lie on the accumulators.
-static void fours(const fours_t *t) {
-    register const fours_t *self __asm("r11") = t;
-    __asm volatile(
-        "ldrd r0, r1, [r11]\n ldrd r2, r3, [r11, #8]\n ldrd r4, lr, [r11, #16]\n ldrd r5, r6, [r11, #24]\n"
-        "ldr r8, [r11, #32]\n"
-        "vdup.32 q6, r6\n vdup.32 q7, r8\n"
-        "wls lr, lr, 2f\n"
-        "1:\n"
-        "vldrw.u32 q0, [r0], #16\n vldrw.u32 q1, [r1], #16\n vadd.i32 q0, q0, q1\n"
-        "vld20.32 {q2, q3}, [r2]\n vld21.32 {q2, q3}, [r2]\n add r2, r2, r3\n"
-        "vmov.i32 q4, #0\n vmax.s32 q5, q3, q4\n vmin.s32 q3, q3, q4\n"
-        "vshl.s32 q0, q0, q5\n vqrdmulh.s32 q1, q0, q2\n"
-        "vshr.s32 q5, q3, #31\n vshr.s32 q4, q1, #31\n vand q4, q4, q5\n"
-        "vadd.i32 q1, q1, q4\n vrshl.s32 q1, q1, q3\n"
-        "vqadd.s32 q1, q1, r5\n vmax.s32 q1, q1, q6\n vmin.s32 q1, q1, q7\n"
-        "mov r6, r4\n vstrb.32 q1, [r6]\n add r4, r4, #4\n"
-        "le lr, 1b\n"
-        "2:\n"
-        : : "r"(self)
-        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc",
-          "memory");
+// Sums are in q0, the scaled ones go to q1; q2 multipliers, q3 shifts; q4 and q5 are free. ANY: to the left, before the
+// product, what is positive; -1 only where it is negative.
+#define RIGHT "vqrdmulh.s32 q1, q0, q2\n vshr.s32 q4, q1, #31\n vadd.i32 q1, q1, q4\n vrshl.s32 q1, q1, q3\n"
+#define ANY                                                                \
+    "vmov.i32 q4, #0\n vmax.s32 q5, q3, q4\n vmin.s32 q3, q3, q4\n"        \
+    "vshl.s32 q0, q0, q5\n vqrdmulh.s32 q1, q0, q2\n"                      \
+    "vshr.s32 q5, q3, #31\n vshr.s32 q4, q1, #31\n vand q4, q4, q5\n"      \
+    "vadd.i32 q1, q1, q4\n vrshl.s32 q1, q1, q3\n"
+
+// Each four is read before it is written: the outputs may lie on the accumulators.
+#define FOURS(scale)                                                                                               \
+    register const fours_t *self __asm("r11") = t;                                                                 \
+    __asm volatile(                                                                                                \
+        "ldrd r0, r1, [r11]\n ldrd r2, r3, [r11, #8]\n ldrd r4, lr, [r11, #16]\n ldrd r5, r6, [r11, #24]\n"        \
+        "ldr r8, [r11, #32]\n"                                                                                     \
+        "vdup.32 q6, r6\n vdup.32 q7, r8\n"                                                                        \
+        "wls lr, lr, 2f\n"                                                                                         \
+        "1:\n"                                                                                                     \
+        "vldrw.u32 q0, [r0], #16\n vldrw.u32 q1, [r1], #16\n vadd.i32 q0, q0, q1\n"                                \
+        "vld20.32 {q2, q3}, [r2]\n vld21.32 {q2, q3}, [r2]\n add r2, r2, r3\n" scale                               \
+        "vqadd.s32 q1, q1, r5\n vmax.s32 q1, q1, q6\n vmin.s32 q1, q1, q7\n"                                       \
+        "vstrb.32 q1, [r4], #4\n"                                                                                  \
+        "le lr, 1b\n"                                                                                              \
+        "2:\n"                                                                                                     \
+        : : "r"(self)                                                                                              \
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", \
+          "memory")
+
+static __attribute__((noinline)) void fours_right(const fours_t *t) {
+    FOURS(RIGHT);
+}
+
+static __attribute__((noinline)) void fours_any(const fours_t *t) {
+    FOURS(ANY);
 }
 
 _Static_assert(offsetof(fours_t, requant) == 8 && offsetof(fours_t, out) == 16 && offsetof(fours_t, zero) == 24 &&
@@ -54,12 +66,16 @@ _Static_assert(offsetof(fours_t, requant) == 8 && offsetof(fours_t, out) == 16 &
 
 #else
 
-static void fours(const fours_t *t) {
+static void fours_any(const fours_t *t) {
     for (int32_t i = 0; i < 4 * t->fours; i++) {
         const fl_requant_t r = t->requant[i % 4 + i / 4 * (int32_t)(t->requant_step / sizeof(fl_requant_t))];
         const int32_t y = fl_finish_as_mve((uint32_t)t->acc[i] + (uint32_t)t->b[i], r, t->zero);
         t->out[i] = (int8_t)(y < t->low ? t->low : y > t->high ? t->high : y);
     }
+}
+
+static void fours_right(const fours_t *t) {
+    fours_any(t);
 }
 
 #endif
@@ -81,6 +97,7 @@ void fl_finish_sums_mve(const fl_quant_t *q, int32_t pixels, int32_t channels, c
         .low = q->act_min,
         .high = q->act_max,
     };
+    void (*const fours)(const fours_t *t) = fl_all_right_mve(q, channels) ? fours_right : fours_any;
     for (int32_t i = 0; i < pixels; i++) {
         t.acc = acc;
         t.out = out;
