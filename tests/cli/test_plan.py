@@ -7,9 +7,11 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_helpers import Cli
-from test_tiling import MODELS, NETWORK
+from small_network import write_network
+from test_tiling import MODELS, Words
 
 from fieldloop.compiler import compile_graph
 from fieldloop.ir.graph import Graph
@@ -21,22 +23,22 @@ from fieldloop.plan.svg_parts import escaped
 from fieldloop.plan.text_map import text_map
 from fieldloop.plan.tiled import Planned, plan_tiled
 from fieldloop.plan.types import PlanKind
-from fieldloop.sources import read_source
+from fieldloop.sources import read_source, with_samples
 
 SVG = "{http://www.w3.org/2000/svg}"
 BAD = "</title><script>alert('1 & 2')</script>\x01\ud800\x9f;\"evil\""
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plan") / "network.py"
-    path.write_text(NETWORK)
-    return path
+def network(tmp_path_factory: pytest.TempPathFactory) -> Words:
+    return write_network(tmp_path_factory.mktemp("plan"))
 
 
 @pytest.fixture(scope="module")
-def graph(network: Path) -> Graph:
-    source = read_source(network)
+def graph(network: Words) -> Graph:
+    path, _, samples = network
+    with np.load(str(samples)) as given:
+        source = with_samples(read_source(Path(str(path))), dict(given), "samples")
     return compile_graph(source.imported.graph, source.calibration, learn=None).graph
 
 
@@ -60,9 +62,9 @@ def texts(root: ET.Element) -> list[str]:
     return ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
 
 
-def test_as_text_and_as_numbers(cli: Cli, network: Path) -> None:
-    report = cli("compile", network, "--learn", 0, "--tiling", "auto", "--json").json
-    done = cli("plan", network, "--json")
+def test_as_text_and_as_numbers(cli: Cli, network: Words) -> None:
+    report = cli("compile", *network, "--learn", 0, "--tiling", "auto", "--json").json
+    done = cli("plan", *network, "--json")
     assert done.code == 0, done.err
     for key in ("ram_bytes", "untiled_ram_bytes", "macs", "tiles", "steps", "bound_bytes"):
         assert done.json[key] == report[key], key
@@ -71,11 +73,11 @@ def test_as_text_and_as_numbers(cli: Cli, network: Path) -> None:
         assert max(band["to"] for band in bands) == report[ram]
         assert {"input", "output"} <= {band["kind"] for band in bands}
         assert all(band["to"] - band["from"] >= band["bytes"] > 0 for band in bands)
-    text = cli("plan", network)
+    text = cli("plan", *network)
     assert f"RAM without tiling  {report['untiled_ram_bytes']} bytes" in text.out
     assert "\n\nuntiled\n" in text.out and "\n\ntiled\n" in text.out
-    assert "  plan\n" in text.err and cli("plan", network, "-q").err == ""
-    none = cli("plan", network, "--tiling", "none")
+    assert "  plan\n" in text.err and cli("plan", *network, "-q").err == ""
+    none = cli("plan", *network, "--tiling", "none")
     assert none.code == 0 and "\n\nuntiled\n" in none.out
     assert "\n\ntiled\n" not in none.out and "RAM without tiling" not in none.out
 
@@ -104,9 +106,9 @@ def test_many_steps_become_few_columns(graph: Graph, planned: Planned) -> None:
     assert [s.names for s in few.stretches] == [s.names for s in full.stretches]
 
 
-def test_drawn(cli: Cli, network: Path, tmp_path: Path) -> None:
+def test_drawn(cli: Cli, network: Words, tmp_path: Path) -> None:
     out = tmp_path / "map.svg"
-    done = cli("plan", network, "--svg", out, "--json")
+    done = cli("plan", *network, "--svg", out, "--json")
     assert done.code == 0 and done.json["svg"] == str(out)
     root = ET.fromstring(out.read_text())
     shown = texts(root)
@@ -126,12 +128,12 @@ def test_drawn(cli: Cli, network: Path, tmp_path: Path) -> None:
     for path in root.iter(f"{SVG}path"):
         ends = [float(x) for x in re.findall(r"H(-?[\d.]+)", path.attrib["d"])]
         assert all(0 <= x <= width for x in ends)
-    assert f"drawn: {out}" in cli("plan", network, "--svg", out).out
+    assert f"drawn: {out}" in cli("plan", *network, "--svg", out).out
 
 
-def test_the_front_of_ram_against_work(cli: Cli, network: Path, tmp_path: Path) -> None:
+def test_the_front_of_ram_against_work(cli: Cli, network: Words, tmp_path: Path) -> None:
     out = tmp_path / "front.svg"
-    done = cli("plan", network, "--pareto", "--svg", out, "--json")
+    done = cli("plan", *network, "--pareto", "--svg", out, "--json")
     assert done.code == 0, done.err
     points = done.json["points"]
     ram = [point["ram_bytes"] for point in points]
@@ -143,20 +145,20 @@ def test_the_front_of_ram_against_work(cli: Cli, network: Path, tmp_path: Path) 
         more = point["macs"] / done.json["untiled_macs"] - 1
         assert point["mac_overhead"] == pytest.approx(more)
         assert point["tiles"] or point["added_instructions"] == 0
-    report = cli("plan", network, "--json").json
+    report = cli("plan", *network, "--json").json
     assert ram[0] <= report["ram_bytes"] and ram[-1] <= report["untiled_ram_bytes"]
 
     root = ET.fromstring(out.read_text())
     circles = list(root.iter(f"{SVG}circle"))
     assert len(circles) == 2 * len(points)  # work, and what the steps add
-    assert any(text == "network.py: RAM against work" for text in texts(root))
+    assert any(text == "network.onnx: RAM against work" for text in texts(root))
     for point, circle in zip(points, circles, strict=False):
         title = circle.find(f"{SVG}title")
         assert title is not None and f"{point['ram_bytes']:,} bytes" in (title.text or "")
 
-    text = cli("plan", network, "--pareto").out
+    text = cli("plan", *network, "--pareto").out
     assert len([line for line in text.splitlines() if " % " in line]) == len(points)
-    fdt = cli("plan", network, "--pareto", "--tiling", "fdt", "--json").json["points"]
+    fdt = cli("plan", *network, "--pareto", "--tiling", "fdt", "--json").json["points"]
     assert {tile["kind"] for point in fdt for tile in point["tiles"]} == {"fdt"}
     assert all(point["mac_overhead"] <= 0 for point in fdt)
 
@@ -200,18 +202,19 @@ def test_a_map_of_one_operator() -> None:
     ]
 
 
-def test_refusals(cli: Cli, network: Path, tmp_path: Path) -> None:
+def test_refusals(cli: Cli, network: Words, tmp_path: Path) -> None:
+    content = Path(str(network[0])).read_bytes()
     cli("plan", tmp_path / "model.flm").refused(2, ".tflite")
     cli("plan", tmp_path / "none.tflite").refused(1, "cannot read")
-    cli("plan", network, "--svg", network).refused(2, "the model itself")
-    cli("plan", network, "--svg", tmp_path).refused(1, "cannot write")
-    cli("plan", network, "--mac-limit", "0.9").refused(2, "factor of 1 or more")
-    cli("plan", network, "--pareto", "--tiling", "none").refused(2, "--pareto")
-    assert network.read_text() == NETWORK
+    cli("plan", *network, "--svg", network[0]).refused(2, "the model itself")
+    cli("plan", *network, "--svg", tmp_path).refused(1, "cannot write")
+    cli("plan", *network, "--mac-limit", "0.9").refused(2, "factor of 1 or more")
+    cli("plan", *network, "--pareto", "--tiling", "none").refused(2, "--pareto")
+    assert Path(str(network[0])).read_bytes() == content
 
 
 @pytest.mark.skipif(not MODELS.is_dir(), reason="no models beside the clone; set FIELDLOOP_SHARED")
-@pytest.mark.parametrize("name", ["kws_ref_model", "cifar10", "ad01_int8", "resnet8_int8"])
+@pytest.mark.parametrize("name", ["micro_speech", "cifar10", "ad01_int8", "text_class"])
 def test_real_networks(cli: Cli, tmp_path: Path, name: str) -> None:
     out = tmp_path / "map.svg"
     done = cli("plan", MODELS / f"{name}.tflite", "--svg", out, "--json")

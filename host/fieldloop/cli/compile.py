@@ -16,6 +16,7 @@ from fieldloop.cli.tiling import (
     TILINGS,
     add_tiling_arguments,
     bound_words,
+    check_tiling,
     overhead,
     stages,
     tile_rows,
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
+    check_tiling(args)
     prepare_file(args.output)
     console.stage(f"compile {args.source}")
     try:

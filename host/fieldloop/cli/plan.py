@@ -16,6 +16,7 @@ from fieldloop.cli.tiling import (
     TILINGS,
     add_tiling_arguments,
     bound_words,
+    check_tiling,
     numbered,
     overhead,
     stages,
@@ -53,10 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
-    from fieldloop.plan.search import Goal
     from fieldloop.sources import compile_source
 
-    goal = Goal(args.tiling, args.mac_limit)
+    goal = check_tiling(args)
     prepare_file(args.svg)
     source = source_of(args)
     if args.pareto and args.tiling == "none":

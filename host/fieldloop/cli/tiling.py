@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fieldloop.cli.console import Console, plural, short
+from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
     from fieldloop.compiler import TileReport
     from fieldloop.ir.graph import Graph
+    from fieldloop.plan.search import Goal
     from fieldloop.plan.tilings import Tiling
 
 MODES = ("none", "fdt", "ffmt", "auto")
@@ -36,6 +38,16 @@ def add_tiling_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         help="multiply-accumulates at most, as a multiple of the untiled model's: 1.05 is 5 %% "
         "more (default: 1 with fdt and auto, any number with ffmt)",
     )
+
+
+def check_tiling(args: argparse.Namespace) -> Goal:
+    """What is wanted, checked before any work is done."""
+    from fieldloop.plan.search import Goal
+
+    goal = Goal(args.tiling, args.mac_limit)
+    if args.tiling == "none" and args.mac_limit is not None:
+        raise UsageError("--mac-limit is for tiled plans; give --tiling ffmt or auto with it")
+    return goal
 
 
 @contextmanager
