@@ -192,7 +192,7 @@ def test_a_search_that_is_cut_off_claims_no_more_than_it_knows(
     monkeypatch.setattr(order, "SETS", sets)
     monkeypatch.setattr(order, "MAX_WIDTH", 1)
     unproven = worse = 0
-    for seed in range(150):
+    for seed in range(300):
         graph = any_graph(seed, 10) if seed % 2 else series_parallel(seed, 10)
         found = order_bound(graph)
         best = least_peak(graph)
