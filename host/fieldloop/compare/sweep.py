@@ -41,7 +41,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """A model with the outputs that its own runtime gives; `stored` samples come after random."""
+    """A model with the outputs that its own runtime gives; `stored` samples come after random.
+
+    `painted`: a board is to tell, too, how much of its arena a run touches.
+    """
 
     name: str
     image: bytes
@@ -50,6 +53,7 @@ class Case:
     random: int
     wanted: tuple[tuple[int, ...], ...] = ()  # hashes of the outputs, one row a sample
     reals: tuple[tuple[np.ndarray[Any, Any], ...], ...] = ()  # of a float model: the values
+    painted: bool = False
 
     @property
     def exact(self) -> bool:
@@ -78,6 +82,8 @@ class Result:
     max_rel_diff: float | None = None
     note: str = ""
     where: str = ""  # the first that differs
+    arena_bytes: int = 0  # of a painted case on a board, its kernels' scratch included
+    touched_bytes: int = 0
 
     @property
     def ok(self) -> bool:
@@ -280,6 +286,9 @@ def _run_batch(
                     output = [a == b for a, b in zip(made, wanted, strict=True)].index(False)
                     result.where = result.where or f"sample {k}, output {output}"
                     result.different += 1
+            if case.painted:
+                result.arena_bytes = probe.arena_bytes
+                result.touched_bytes = probe.touched_bytes(inputs)
             results.append((key, result))
     return results
 

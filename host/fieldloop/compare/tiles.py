@@ -84,7 +84,15 @@ class Whole:
     def case(self, image: bytes, cut: Cut) -> Case:
         """The same samples, for a tiled image."""
         name = f"{self.name} {cut}"
-        return Case(name, image, read_image(image), self.stored, self.random, self.wanted)
+        return Case(
+            name,
+            image,
+            read_image(image),
+            self.stored,
+            self.random,
+            self.wanted,
+            painted=not cut.parts,
+        )
 
 
 @dataclass(slots=True)
