@@ -41,6 +41,7 @@ from fieldloop.compare.sweep import (  # noqa: E402
 from fieldloop.compare.tiles import KINDS, MODES, Cut, Cutter, Tiled, whole_model  # noqa: E402
 from fieldloop.errors import FieldloopError  # noqa: E402
 from fieldloop.image.reader import read_image  # noqa: E402
+from fieldloop.runtime.core import VARIANTS  # noqa: E402
 from fieldloop.sources import compile_source, read_source  # noqa: E402
 
 PAGE = ROOT / "docs" / "results" / "tiles.md"
