@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.channel_paths import channel_path, outside
 from fieldloop.plan.channels import channel_parts, channel_ram
+from fieldloop.plan.costs import COPIED_BYTE, STEP, tile_cost
 from fieldloop.plan.program import CannotTileError, activations, lives, root_of
 from fieldloop.plan.row_paths import RowPath, row_path
 from fieldloop.plan.row_tables import live_bytes, row_table
@@ -15,9 +16,6 @@ from fieldloop.plan.tilings import Tiling, TilingKind, can_be_in_place
 
 MOST_PARTS = 64
 ROWS = (1, 2, 4, 8)  # at a time, of row streaming; the search widens further what it takes
-# Costs that decide between ways of equal RAM, in about the instructions of a Cortex-M4.
-STEP_COST = 200  # of one step
-BYTE_COST = 1  # of one byte that a window moves to its front
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Candidate:
     """Operators first..last computed in one way; `tiling` None: one operator, as it is.
 
     `ram`: about the bytes live while it runs; `safe`: the same where stores meet less well (see
-    live_bytes). `more_macs`: beyond those of the graph. `cost`: see STEP_COST.
+    live_bytes). `more_macs`: beyond those of the graph. `cost`: see costs.py.
     """
 
     first: int
@@ -105,14 +103,16 @@ class Candidates:
         cost = 0
         for stage in path.stages:
             height = stage.inp.rows if stage.sums else stage.out.rows
-            cost += STEP_COST * -(-height // rows)
+            pixels = stage.out.width * min(rows, height)
+            each = tile_cost(self.graph, stage.op, pixels, stage.out.channels)
+            cost += each * -(-height // rows)
         for root in path.inner:
             if root not in path.shared:
                 height = int(table.end[root][-1])
                 _, kept = table.window(root)
                 if kept:
                     size = self.life[root].bytes // max(1, height)
-                    cost += -(-height // rows) * (STEP_COST + BYTE_COST * kept * size)
+                    cost += -(-height // rows) * (STEP + COPIED_BYTE * kept * size)
         through = self.through(path.first, path.last, path.given)
         return Candidate(
             path.first,
@@ -135,7 +135,7 @@ class Candidates:
             ram + through,
             safe + through,
             tile_macs(path, parts) - sum(s.macs for s in path.stages),
-            STEP_COST * parts * len(path.stages),
+            parts * sum(tile_cost(self.graph, s.op, 0, s.out.channels) for s in path.stages),
         )
 
     def _channels(self, first: int, last: int) -> None:
@@ -146,7 +146,12 @@ class Candidates:
                 ram = channel_ram(self.graph, first, last, parts)
                 ram += self.through(first, last, given)
                 tiling = Tiling(first, last, TilingKind.FDT, parts)
-                cost = STEP_COST * parts * len(path.stages)
+                cost = 0
+                for stage in path.stages:
+                    pixels = stage.y_rows * stage.y.width
+                    channels = -(-stage.y.channels // parts)
+                    op = self.graph.ops[stage.index]
+                    cost += parts * tile_cost(self.graph, op, pixels, channels)
                 self.all.append(Candidate(first, last, tiling, ram, ram, 0, cost))
         except CannotTileError:
             return

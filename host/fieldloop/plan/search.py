@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 
 from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
-from fieldloop.plan.candidates import BYTE_COST, STEP_COST, Candidate, Candidates
+from fieldloop.plan.candidates import Candidate, Candidates
 from fieldloop.plan.channels import channel_parts
+from fieldloop.plan.costs import move_cost
 from fieldloop.plan.program import CannotTileError
 from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.tilings import Draft, Tiling, TilingKind, draft
-from fieldloop.plan.types import StepKind
 
 MODES: dict[str, frozenset[TilingKind]] = {
     "none": frozenset(),
@@ -34,7 +34,7 @@ CEILINGS = 12  # above the least one that are tried
 LOOKS = 64  # of the ceilings up to twice the least one
 STARTS = 5  # of the divisions are improved
 ROUNDS = 6  # of small changes
-WORK = 150_000  # moves that are written before no more changes are tried
+WORK = 250_000  # moves that are written before no more changes are tried
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Progress = Callable[[str, int, int], None]
@@ -241,13 +241,7 @@ def merit(made: Draft) -> tuple[int, int]:
 
 def overhead(made: Draft) -> int:
     """About the instructions of a Cortex-M4 that tiling adds, recomputation not counted."""
-    cost = 0
-    for move in made.program.moves:
-        if move.kind is StepKind.COPY and move.x is not None:
-            cost += STEP_COST + BYTE_COST * (move.x.end - move.x.offset)
-        elif move.kind is StepKind.TILE:
-            cost += STEP_COST
-    return cost
+    return sum(move_cost(made.graph, move) for move in made.program.moves)
 
 
 def _cover(
