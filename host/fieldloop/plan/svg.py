@@ -116,8 +116,10 @@ def _band(band: Band, xs: Sequence[float], full: int) -> Iterator[str]:
         f"{band.name}\n{band.kind.value}, {band.bytes:,} bytes, steps {band.first} to {band.last}"
         f"\nfrom {band.start:,} to {band.end:,}"
     )
+    color = _COLORS[band.kind]
+    thin = f' style="stroke: {color}; stroke-width: 1.2"' * (band.bytes * scale < 2)
     yield (
-        f'<path class="band" fill="{_COLORS[band.kind]}" d="{"".join(outline)}">'
+        f'<path class="band"{thin} fill="{color}" d="{"".join(outline)}">'
         f"<title>{escaped(says)}</title></path>"
     )
     wide, tall, x, y = best
