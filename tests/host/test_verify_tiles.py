@@ -482,6 +482,14 @@ def test_boxes_of_what_operators_read() -> None:
     refused(case, "of its bytes were overwritten or never written", steps=case.plan.steps[:1])
 
 
+def test_channels_that_one_input_channel_makes_stay_together() -> None:
+    case = CASES["multiplied"]()
+    shifted = with_step(case, 1, channel=3, y=case.plan.steps[1].y + 4)
+    refused(case, "no multiples of the multiplier 2", steps=shifted)
+    refused(case, "no multiples of the multiplier 2", steps=with_step(case, 1, channels=3))
+    refused(case, "input channel 0, 1 of them", steps=with_step(case, 1, x_channel=0))
+
+
 def test_what_is_kept_survives() -> None:
     case = CASES["whole"]()
     verify(case.graph, case.plan, keep=frozenset({"s", "f"}))

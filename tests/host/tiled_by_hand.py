@@ -221,6 +221,18 @@ def added() -> Case:
     return Case(b.graph([y]), plan(192, {"x": 0, "y": 96}, steps))
 
 
+def multiplied() -> Case:
+    """A depthwise convolution that makes two channels of each, one input channel at a time."""
+    b, x = build((1, 3, 3, 3))
+    window = Window((3, 3), pads=(1, 1, 1, 1))
+    y = b.add("y", OpKind.DEPTHWISE_CONV2D, [x], window=window, weights=weights(1, 3, 3, 6))
+    steps = [
+        box(0, (0, 3), (2 * i, 2), (0, 3), (i, 1), x=(4 * i, 3), y=(108 + 8 * i, 6))
+        for i in range(3)
+    ]
+    return Case(b.graph([y]), plan(324, {"x": 0, "y": 108}, steps))
+
+
 def turned() -> Case:
     """A map of one row as one of one column, in a loop."""
     b, x = build((1, 1, 9, 2))
@@ -255,6 +267,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "mean": lambda: averaged(OpKind.MEAN),
     "looked up": looked_up,
     "added": added,
+    "multiplied": multiplied,
     "turned": turned,
     "whole": whole,
 }
