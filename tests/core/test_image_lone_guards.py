@@ -161,6 +161,11 @@ def output_of_nobody(p: Patch) -> None:
     io(p, X, B)
 
 
+def a_free_tensor_nowhere(p: Patch) -> None:
+    b_becomes_an_activation(p)
+    arena(p, 8, b=NOWHERE)
+
+
 def reads_a_constant_as_activation(p: Patch) -> None:
     b_becomes_an_activation(p)
     p.tensors["kind"][X] = 1
@@ -303,6 +308,7 @@ CASES: list[tuple[Callable[[], bytes], Callable[[Patch], None], str]] = [
     (example, constant_as_second_input, BAD),
     (example, input_of_another_type, NEW),
     (example, output_of_nobody, BAD),
+    (example, a_free_tensor_nowhere, BAD),
     (example, reads_a_constant_as_activation, BAD),
     (example, weights_in_the_arena, BAD),
     (example, weights_of_three_dimensions, BAD),

@@ -421,6 +421,17 @@ def test_what_learning_reads_lies_whole() -> None:
     infer = plan_graph(graph, PlanKind.INFER)
     arena = channels(graph)
     tiles = Plan(PlanKind.LEARN, arena.end, arena.offsets, tuple(arena.steps))
-    for layer, verdict in (("head", "FL_OK"), ("d", "FL_EBADMSG"), ("b", "FL_EBADMSG")):
-        image = write_image(graph, [infer, tiles], trainables=[Trainable(layer, 0.01)])
-        assert check_image(image) == verdict, layer
+
+    def verdict(layer: str, *plans: Plan) -> str:
+        layers = [Trainable(layer, 0.01)]
+        return check_image(write_image(graph, plans, trainables=layers, meta={"behind": "it"}))
+
+    assert verdict("head", infer, tiles) == "FL_OK"
+    assert verdict("d", infer, tiles) == "FL_EBADMSG"
+    assert verdict("b", infer, tiles) == "FL_EBADMSG"
+    # of no interest to a plan that nothing is learned under
+    whole = plan_graph(graph, PlanKind.LEARN, keep=[graph.ops[0].output, graph.ops[1].output])
+    assert verdict("b", replace(tiles, kind=PlanKind.INFER), whole) == "FL_OK"
+    # a step that does not fit is one in either plan
+    steps = (*arena.steps[:-1], Step(StepKind.COPY, 0, x=arena.end, z=1))
+    assert verdict("head", infer, replace(tiles, steps=steps)) == "FL_EBADMSG"

@@ -72,11 +72,12 @@ static int check_kind(const fl_view_t *v, const fl_op_t *op, const fl_plan_step_
     case FL_OP_CONV2D:
         return p.groups <= 1 && has_its_rows(&p, d, s) && (partial || s->x_channels == d->in_c);
     case FL_OP_DEPTHWISE_CONV2D:
-        if (d->in_c == 1) {  // all channels read the only one
-            return !partial && has_its_rows(&p, d, s) && s->x_channels == 1;
+        if (partial || !has_its_rows(&p, d, s)) {
+            return 0;
         }
-        return !partial && has_its_rows(&p, d, s) && (uint32_t)s->x_channel * p.depth_multiplier == s->channel &&
-               (uint32_t)s->x_channels * p.depth_multiplier == s->channels;
+        return d->in_c == 1 ||  // all channels read the only one
+               ((uint32_t)s->x_channel * p.depth_multiplier == s->channel &&
+                (uint32_t)s->x_channels * p.depth_multiplier == s->channels);
     case FL_OP_FULLY_CONNECTED:
         return partial || (same_rows(s) && s->x_channels == d->in_c);
     case FL_OP_MAX_POOL:
@@ -94,8 +95,7 @@ static int check_kind(const fl_view_t *v, const fl_op_t *op, const fl_plan_step_
     default:
         if (fl_is_binary(op->opcode)) {
             const fl_tensor_t *b = fl_tensor_of(v, op->in[1]);
-            if (b->kind != FL_ACTIVATION || !fl_same_shape(x, b) || x->bytes != b->bytes ||
-                !fl_same_shape(x, fl_tensor_of(v, op->out[0]))) {
+            if (b->kind != FL_ACTIVATION || !fl_same_shape(x, b)) {
                 return 0;
             }
         }

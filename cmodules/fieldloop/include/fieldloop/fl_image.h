@@ -286,8 +286,9 @@ enum {
 //   add, sub, mul, minimum, maximum   x and z: the box of both inputs, which are activations of the output's shape
 //   table, quantize, dequantize, unary   x: the box
 //   embedding              rows [x_row, x_row + x_rows) of the index's map (n, 1, 1) are rows of the box; channels of the entries
-// Elements finished at z may lie on the accumulators they come from (z = y). A box of add to maximum, table, unary may be
-// written where x lies (y = x, one step); everything else that a step writes overlaps nothing it reads.
+// Elements finished at z may lie on the accumulators they come from (z = y, z_step not above an accumulator's pixel). A box
+// of add to maximum, table, unary may be written where x or z lies (y = x, one step); everything else that a step writes
+// overlaps nothing it reads.
 typedef struct {
     uint8_t kind;   // fl_plan_step_kind_t
     uint8_t flags;  // FL_STEP_*
