@@ -35,6 +35,7 @@ from fieldloop.plan.program import Store
 
 MAX_REPAIRS, MAX_SHUFFLES = 40, 400
 QUICK_REPAIRS, QUICK_SHUFFLES = 4, 40
+QUICK_PLACED = 800  # stores that shuffles place, all together
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ def heuristic(problem: Problem, occ: Occupancy, *, exact: bool) -> Offsets:
             best = offsets
         if problem.peak(best) == problem.bound:
             return best
-    return _shuffled(problem, best or (), MAX_SHUFFLES if exact else QUICK_SHUFFLES)
+    quick = min(QUICK_SHUFFLES, QUICK_PLACED // max(1, len(problem.tops)))
+    return _shuffled(problem, best or (), MAX_SHUFFLES if exact else quick)
 
 
 def _orders(problem: Problem, occ: Occupancy) -> list[list[int]]:
