@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,29 +17,44 @@ from fieldloop import paths
 from fieldloop.runtime.core import compiler
 
 DRIVER = Path(__file__).with_name("sum_kernels.c")
+COUNTS = Path(__file__).with_name("sum_counts.c")
 KERNELS = (
     *("conv2d", "fully_connected", "scale", "pool", "hostile"),
     *("conv2d_f32", "fc_f32", "pool_f32", "slice_f32"),
 )
+COUNT = re.compile(r"^(\w+) (\d+) (\d+)$", re.MULTILINE)
 LINE = re.compile(r"^(\w+) (\d+) cases \d+ bytes (\d+) lively$", re.MULTILINE)
 PLAIN, DSP, MVE = range(3)
-# machine, variant, options, bytes of code at 0, where the data lies
-BOARDS = [
-    ("mps2-an385", PLAIN, ["-mcpu=cortex-m3"], 1 << 22, 0x20000000),
-    (
-        *("mps2-an386", DSP),
-        *(["-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"], 1 << 22, 0x20000000),
-    ),
-    (
-        *("mps3-an547", MVE),
-        *(["-mcpu=cortex-m55+nomve.fp", "-mfloat-abi=hard"], 1 << 19, 0x60000000),
-    ),
-]
 
 
-def _program() -> list[str]:
+@dataclass(frozen=True)
+class Machine:
+    """A machine of QEMU: `code` bytes lie at 0, the data at `data_at`."""
+
+    name: str
+    variant: int
+    cpu: tuple[str, ...]
+    code: int
+    data_at: int
+    fpgaio: int
+    counter_mhz: int
+
+
+M3 = Machine("mps2-an385", PLAIN, ("-mcpu=cortex-m3",), 1 << 22, 0x20000000, 0x40028000, 25)
+M4 = Machine(
+    *("mps2-an386", DSP, ("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")),
+    *(1 << 22, 0x20000000, 0x40028000, 25),
+)
+M55 = Machine(
+    *("mps3-an547", MVE, ("-mcpu=cortex-m55+nomve.fp", "-mfloat-abi=hard")),
+    *(1 << 19, 0x60000000, 0x49302000, 20),
+)
+MACHINES = (M3, M4, M55)
+
+
+def _program(driver: Path) -> list[str]:
     core = paths.core_dir()
-    sources = [DRIVER, *sorted((core / "kernels").glob("*.c"))]
+    sources = [driver, *sorted((core / "kernels").glob("*.c"))]
     return ["-ffp-contract=off", f"-I{core / 'include'}", f"-I{core}", *map(str, sources), "-lm"]
 
 
@@ -61,30 +77,59 @@ def test_parts_equal_the_whole(tmp_path: Path, variant: int) -> None:
     program = tmp_path / "sums"
     command = [compiler(), "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    told = _run([*command, f"-DFL_KERNELS={variant}", *_program(), "-o", str(program)])
+    told = _run([*command, f"-DFL_KERNELS={variant}", *_program(DRIVER), "-o", str(program)])
     assert told == ""
     _assert_same(_run([str(program), "4000", f"4{variant}"]), variant, 4000)
 
 
-@pytest.mark.skipif(missing(qemu=True) is not None, reason=f"needs {missing(qemu=True)}")
-@pytest.mark.parametrize("level", ["-O2", "-Os"])
-@pytest.mark.parametrize(("machine", "variant", "cpu", "code", "data_at"), BOARDS)
-def test_parts_equal_the_whole_on_a_board(
-    tmp_path: Path, machine: str, variant: int, cpu: list[str], code: int, data_at: int, level: str
-) -> None:
-    program = tmp_path / f"{machine}.elf"
-    where = {"__flash": 0, "__flash_size": code, "__ram": data_at, "__ram_size": 1 << 22}
+def _link(driver: Path, machine: Machine, options: list[str], program: Path) -> None:
+    where = {"flash": 0, "flash_size": machine.code, "ram": machine.data_at, "ram_size": 1 << 22}
     command = [GCC, "--specs=picolibc.specs", "--oslib=semihost", "--crt0=hosted", "-std=gnu99"]
-    command += [f"-Wl,--defsym={name}={value}" for name, value in where.items()]
-    command += ["-mthumb", *cpu, level, "-DCASES=600", f"-DSEED=5{variant}"]
-    told = _run([*command, *_program(), "-o", str(program)])
-    assert told == ""
+    command += [f"-Wl,--defsym=__{name}={value}" for name, value in where.items()]
     told = _run(
+        [*command, "-mthumb", *machine.cpu, *options, *_program(driver), "-o", str(program)]
+    )
+    assert told == ""
+
+
+def _qemu(machine: Machine, program: Path, *options: str) -> str:
+    return _run(
         [
-            *(QEMU, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "none"),
-            *("-chardev", "stdio,id=console"),
+            *(QEMU, "-M", machine.name, "-display", "none", "-monitor", "none"),
+            *("-serial", "none", "-chardev", "stdio,id=console"),
             *("-semihosting-config", "enable=on,target=native,chardev=console"),
-            *("-kernel", str(program)),
+            *(*options, "-kernel", str(program)),
         ]
     )
-    _assert_same(told, variant, 600)
+
+
+@pytest.mark.skipif(missing(qemu=True) is not None, reason=f"needs {missing(qemu=True)}")
+@pytest.mark.parametrize("level", ["-O2", "-Os"])
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_parts_equal_the_whole_on_a_board(tmp_path: Path, machine: Machine, level: str) -> None:
+    program = tmp_path / "sums.elf"
+    _link(DRIVER, machine, [level, "-DCASES=600", f"-DSEED=5{machine.variant}"], program)
+    _assert_same(_qemu(machine, program), machine.variant, 600)
+
+
+@pytest.mark.skipif(missing(qemu=True) is not None, reason=f"needs {missing(qemu=True)}")
+@pytest.mark.parametrize(
+    ("machine", "most"),
+    [
+        (M4, {"pointwise64": 1.25, "pointwise16": 1.45, "kernel3": 1.65, "vector": 1.1}),
+        (M55, {"pointwise64": 1.95, "pointwise16": 2.5, "kernel3": 3.2, "vector": 3.9}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_four_parts_cost_little_more_than_the_whole(
+    tmp_path: Path, machine: Machine, most: dict[str, float]
+) -> None:
+    """Instructions of four parts, their zeros and their end in those of the whole kernel."""
+    program = tmp_path / "counts.elf"
+    clock = [f"-DFPGAIO={machine.fpgaio:#x}", f"-DCOUNTER_MHZ={machine.counter_mhz}"]
+    _link(COUNTS, machine, ["-O2", *clock], program)
+    told = _qemu(machine, program, "-icount", "shift=8,sleep=off")
+    assert told.endswith("end\n"), told
+    counts = {(name, int(n)): int(count) for name, n, count in COUNT.findall(told)}
+    for name, limit in most.items():
+        assert 0 < counts[name, 4] <= limit * counts[name, 0], (name, told)

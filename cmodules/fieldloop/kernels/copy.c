@@ -44,7 +44,14 @@ void fl_fill(int32_t n, uint32_t bytes, int32_t value, void *out) {
         memset(out, value, (uint32_t)n);
         return;
     }
-    for (int32_t i = 0; i < n; i++) {
-        memcpy((uint8_t *)out + i * 4, &value, 4);
+    uint8_t *to = out;
+    for (; n >= 4; n -= 4, to += 16) {  // accumulators begin with it
+        memcpy(to, &value, 4);
+        memcpy(to + 4, &value, 4);
+        memcpy(to + 8, &value, 4);
+        memcpy(to + 12, &value, 4);
+    }
+    for (; n > 0; n--, to += 4) {
+        memcpy(to, &value, 4);
     }
 }
