@@ -18,7 +18,9 @@ class Problem:
 
     alignments: tuple[int, ...]
     tops: tuple[int, ...]  # highest end ever live, from the store's start
-    apart: tuple[tuple[int, ...], ...]  # see above; APART where the order does not matter
+    apart: tuple[
+        tuple[int, ...], ...
+    ]  # Occupancy.distances; APART where the order does not matter
     rivals: tuple[tuple[int, ...], ...]  # of each store: those ever live together with it
     bound: int
 

@@ -27,7 +27,7 @@ MAX_PAIRS = 400  # beyond, the relaxation says little and takes long
 
 
 @dataclass(slots=True)
-class Program:
+class IntegerProgram:
     """Minimise one column over rows of lower bounds; every column is an integer."""
 
     lower: list[float] = field(default_factory=list)
@@ -115,7 +115,7 @@ def solve_layout(
     bound = -(-problem.bound // unit)
     if limit < bound:
         return best, known
-    program = Program()
+    program = IntegerProgram()
     peak = program.column(bound, limit, 1.0)
     steps = [alignment // unit for alignment in problem.alignments]
     tops = [top // unit for top in problem.tops]
@@ -136,7 +136,7 @@ def solve_layout(
 
 
 def _separate(
-    program: Program,
+    program: IntegerProgram,
     problem: Problem,
     columns: tuple[int, int],
     pair: tuple[int, int],
