@@ -199,6 +199,13 @@ static const edge_t edges[] = {
     {DEPTHWISE, {1, 1, 65536, 1, 1, 65536, 0, 0, 0}, WINDOW(1, 65535, 65535, 1, 1, 0, 0)},
     {DEPTHWISE, {1, 2, 32768, 1, 2, 32768, 0, 0, 0}, WINDOW(1, 1, 1, 32768, 1, 0, 0)},
     {DEPTHWISE, {1, 3, 40000, 1, 2, 40000, 0, 0, 0}, WINDOW(2, 1, 1, 32767, 1, 32767, 0)},
+    // steps of all that a tile can say, and one more than Helium's places of four pixels can
+    {CONV, {2, 1, 4, 2, 1, 2, 65535, 65535, 0}, WINDOW(1, 1, 1, 1, 1, 0, 0)},
+    {CONV, {1, 9, 3, 1, 5, 3, 5000, 16384, 0}, WINDOW(1, 1, 2, 1, 1, 0, 0)},
+    {CONV, {1, 9, 3, 1, 5, 3, 0, 16385, 0}, WINDOW(1, 1, 2, 1, 1, 0, 0)},
+    {DEPTHWISE, {3, 1, 8, 1, 1, 8, 65535, 65535, 65535}, WINDOW(3, 1, 1, 1, 1, 0, 1)},
+    {AVERAGE, {1, 2, 7, 1, 2, 7, 65535, 65535, 0}, WINDOW(1, 1, 1, 1, 1, 0, 0)},
+    {LARGEST, {1, 2, 7, 1, 2, 7, 65535, 65535, 0}, WINDOW(1, 1, 1, 1, 1, 0, 0)},
     {AVERAGE, {20, 20, 4, 1, 1, 4, 0, 0, 0}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
     {LARGEST, {20, 20, 4, 1, 1, 4, 0, 0, 0}, WINDOW(65535, 1, 1, 1, 1, 32767, 32767)},
 };
@@ -211,13 +218,15 @@ static void edge(tally_t *t) {
     const size_t taps = weighted ? (size_t)p.kernel_h * p.kernel_w : 0;
     scaling_t s = scaling(d->out_c);
     s.q.w_zero = 0;
-    buffer_t x = elements((size_t)(d->in_h * d->in_w * d->in_c));
-    buffer_t w = elements(taps * (size_t)d->out_c * (size_t)(e->kind == CONV ? d->in_c : 1));
+    buffer_t x = elements(spanned(d->in_h * d->in_w, d->in_c, d->x_step));
+    buffer_t w = elements(e->kind == CONV        ? taps * (size_t)(d->out_c * d->in_c)
+                          : e->kind == DEPTHWISE ? spanned((int32_t)taps, d->out_c, d->w_step)
+                                                 : 0);
     for (size_t i = 0; i < x.n && !weighted; i++) {
         x.bytes[i] = (int8_t)in(90, 127);  // 400 of them exceed 16 bits
     }
-    const size_t n = (size_t)(d->out_h * d->out_w * d->out_c);
-    buffer_t a = buffer(n, in(0, 3), 1), b = buffer(n, in(0, 3), 1);
+    const int32_t pixels = d->out_h * d->out_w;
+    buffer_t a = output(pixels, d->out_c, d->y_step), b = output(pixels, d->out_c, d->y_step);
     const fl_variant_t variant = fl_kernels_variant();
     buffer_t scratch = buffer(e->kind == CONV        ? fl_conv2d_scratch(variant, &p, d)
                               : e->kind == DEPTHWISE ? fl_depthwise_conv2d_scratch(variant, &p, d)
