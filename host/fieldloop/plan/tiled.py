@@ -8,8 +8,8 @@ from types import MappingProxyType
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.bind import bind, places
 from fieldloop.plan.loops import compress
+from fieldloop.plan.order import order_bound
 from fieldloop.plan.planner import plan_graph
-from fieldloop.plan.program import activations, root_of
 from fieldloop.plan.search import Goal, Progress, best_draft
 from fieldloop.plan.tilings import SCRATCH, Draft, Tiling
 from fieldloop.plan.types import Plan, PlanKind
@@ -74,11 +74,7 @@ def plan_of(draft: Draft, kind: PlanKind) -> Plan:
 
 def untiled_bound(graph: Graph, goal: Goal) -> int:
     """What no order of whole operators can do without."""
-    least = 0
-    for op in graph.ops:
-        roots = {root_of(graph, name) for name in (*activations(graph, op), op.output)}
-        least = max(least, sum(graph.tensors[root].bytes for root in roots))
-    return max(least, least_bytes(graph, goal))
+    return max(order_bound(graph, keep=goal.keep).bound, least_bytes(graph, goal))
 
 
 def least_bytes(graph: Graph, goal: Goal) -> int:
