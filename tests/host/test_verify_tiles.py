@@ -17,9 +17,10 @@ from random_mixed import mixed_graph
 from tiled_by_hand import CASES, COPY, LOOP, OP, TILE, Case, box, build, weights
 
 from fieldloop.compiler import compile_graph
+from fieldloop.frontends.builder import Constant
 from fieldloop.image.writer import write_image
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import OpKind, Window
+from fieldloop.ir.op import Mean, OpKind, Window
 from fieldloop.ir.tensor import Array, DType
 from fieldloop.plan.bind import bind, places
 from fieldloop.plan.loops import compress, expand
@@ -448,6 +449,53 @@ def test_several_samples_of_a_map_have_no_tiles() -> None:
     step = box(0, (0, 2), (0, 1), (0, 4), (0, 1), x=(0, 1), y=(128, 1))
     case = Case(b.graph([y]), Plan(PlanKind.INFER, 160, {"x": 0, "y": 128}, (step,)))
     refused(case, r"shape \(2, 4, 4, 1\) is no map, but several")
+
+
+def lone(shape: tuple[int, ...], op: OpKind, step: Step, **how: object) -> Case:
+    """One operator on an input, in one step; the places do not matter."""
+    b, x = build(shape)
+    y = b.add("y", op, [x], **how)  # type: ignore[arg-type]
+    size = b.graph([y]).tensors[y].bytes
+    plan = Plan(PlanKind.INFER, 1024, {"x": 0, "y": 1024 - size}, (step,))
+    return Case(b.graph([y]), plan)
+
+
+def test_sums_of_pools_and_means() -> None:
+    some = box(0, (0, 1), (0, 1), (0, 3), (0, 1), x=(0, 1), y=(900, 1), z=(1020, 1), sums="fl")
+    window = Window((3, 3))
+    case = lone((1, 3, 3, 1), OpKind.MAX_POOL, some, window=window)
+    refused(case, "y: a pool in parts is an average of one row and column")
+    case = lone((1, 3, 4, 1), OpKind.AVG_POOL, some, window=window)
+    refused(case, "y: a pool in parts is an average of one row and column")
+    padded = Window((4, 4), pads=(1, 0, 1, 0))
+    case = lone((1, 3, 3, 1), OpKind.AVG_POOL, some, window=padded)
+    refused(case, "y: a pool in parts has all its taps on the map")
+    strided = Window((3, 3), stride=(3, 3))
+    case = lone((1, 5, 3, 1), OpKind.AVG_POOL, replace(some, x_row=1), window=strided)
+    refused(case, r"y: rows 1\.\.4 of a window of 3")
+    for axes in ((1,), (2,), (1, 2, 3)):
+        case = lone((1, 3, 3, 2), OpKind.MEAN, some, attrs=Mean(axes))
+        refused(case, "y: a mean that leaves more than the channels")
+    case = lone((1, 3, 3, 1), OpKind.MEAN, replace(some, partial=False, first=False, last=False),
+                attrs=Mean((1, 2)))  # fmt: skip
+    refused(case, "y: a mean has tiles in parts only")
+    case = CASES["looked up"]()
+    refused(case, r"a map \(2, 2\) of a sample that", steps=with_step(case, 4, map_hw=(2, 2)))
+
+
+def test_two_inputs_of_tiles_are_alike() -> None:
+    step = box(0, (0, 2), (0, 3), (0, 2), (0, 3), x=(0, 3), y=(64, 3), z=(0, 3))
+    b, x = build((1, 2, 2, 3))
+    small = b.input("small", (1, 1, 1, 3))
+    graph = b.graph([b.add("y", OpKind.ADD, [x, small])])
+    places = {"x": 0, "small": 48, "y": 64}
+    case = Case(graph, Plan(PlanKind.INFER, 112, places, (step,)))
+    refused(case, "y: tiles of two inputs that are not activations of one shape")
+    b, x = build((1, 2, 2, 3))
+    fixed = b.constant("fixed", Constant(np.ones((1, 2, 2, 3))))
+    graph = b.graph([b.add("y", OpKind.ADD, [x, fixed])])
+    case = Case(graph, Plan(PlanKind.INFER, 112, {"x": 0, "y": 64}, (step,)))
+    refused(case, "y: tiles of two inputs that are not activations of one shape")
 
 
 def test_weights_of_a_square_window_cannot_be_turned() -> None:

@@ -305,8 +305,6 @@ def _embedding(graph: Graph, op: Op, step: Step) -> tuple[Grid, Grid, Share | No
     _whole_sums(op, step)
     _same_rows(step)
     count = math.prod(graph.tensors[op.inputs[0]].shape)
-    if (step.x_channel, step.x_channels) != (0, 1):
-        raise PlanError("an index has one channel")
     entry = math.prod(graph.tensors[op.inputs[1]].shape[1:])
     return Grid(count, 1, 1), Grid(count, 1, entry), None
 
