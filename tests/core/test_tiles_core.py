@@ -403,6 +403,14 @@ def test_learning_over_tiles() -> None:
     whole = plan_graph(graph, PlanKind.LEARN, keep=[graph.ops[3].output, graph.ops[4].output])
     layers = [Trainable("head", 0.01)]
     arena = streamed(graph)
+    # the trained layer, too: an output a step, from the weights that lie in RAM now
+    x, y = (arena.offsets[name] for name in (graph.ops[4].inputs[0], graph.ops[4].output))
+    n = graph.tensors[graph.ops[4].inputs[0]].size
+    head = Step(
+        StepKind.TILE, 4, 0, 1, 0, 1, 0, 1, 0, n,
+        x=x, y=y, x_step=n, y_step=3, map_hw=(1, 1), more=More(channel=1, y=1),
+    )  # fmt: skip
+    arena.steps[-1:] = [Step(StepKind.LOOP, 1, rows=3), head]
     tiles = Plan(PlanKind.LEARN, arena.end, arena.offsets, tuple(arena.steps))
     images = [write_image(graph, [infer, p], trainables=layers) for p in (whole, tiles)]
     config = LearnerConfig(lr=3.0, replays=0, selector="dense", seed=5)

@@ -278,7 +278,7 @@ enum {
 //
 // Which operators, and what they read:
 //   conv2d (one group)     all channels of x; PARTIAL: some, the others in other steps
-//   depthwise_conv2d       x channels = channels / depth_multiplier, aligned to it; the only channel of x
+//   depthwise_conv2d       x channels = channels / depth_multiplier, aligned to it; of one channel in all: that one
 //   fully_connected        rows of x: samples; all channels. PARTIAL: one sample, whose input is seen as the map
 //                          (map_h, map_w, w's columns / map_h / map_w): any rows and channels of it. Else map_h = map_w = 1
 //   max_pool, avg_pool     the channels of the box. PARTIAL (avg_pool only): output of one row and column, all taps on the map
