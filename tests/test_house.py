@@ -139,6 +139,7 @@ C_HEADER_HOME = {
     "fl_random": "base",
     "fl_kernels": "kernels",
     "fl_kernels_f32": "kernels",
+    "fl_kernels_sum": "kernels",
     "fl_image": "kernels",  # the data types that kernels read; implemented by core
     "fl_model": "core",
     "fl_quantize": "core",
