@@ -53,9 +53,11 @@ static inline fl_state_header_t *fl_state(const fl_learner_t *l) {
 
 // layout.c: everything about a learner that the image and the configuration decide; no arena yet.
 int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l);
-// layout.c: points the learner into its block.
+// memory.c: how much of all that, and what of it the plan has room for.
+int fl_learner_measure(const fl_model_t *m, fl_learner_t *l);
+// memory.c: points the learner into its block.
 void fl_learner_place(fl_learner_t *l, void *block);
-// layout.c: and its scratch to where it lies, which may be the arena that the model is bound to now.
+// memory.c: and its scratch to where it lies, which may be the arena that the model is bound to now.
 void fl_learner_place_scratch(fl_learner_t *l);
 // layout.c: the last operator before `before` that makes tensor `t`, or -1: the walk back always ends.
 int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before);

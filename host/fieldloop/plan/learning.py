@@ -2,7 +2,7 @@
 
 Once the forward pass is over, most of the arena is dead: only the tensors that the backward pass
 reads are left. There its deltas, the gradient of one row and the list of kept entries find room.
-The sizes are those of cmodules/fieldloop/learn/layout.c, counted a second time here so that a plan
+The sizes are those of cmodules/fieldloop/learn, counted here a second time so that a plan
 can be made before there is an image; a test holds the two against each other.
 """
 
