@@ -124,7 +124,7 @@ def test_parts_equal_the_whole_on_a_board(tmp_path: Path, machine: Machine, leve
 def test_four_parts_stay_near_the_whole(
     tmp_path: Path, machine: Machine, most: dict[str, float]
 ) -> None:
-    """Instructions of four parts, zeros and end included, per one of the whole kernel: at most `most`."""
+    """Instructions, zeros and end included, in those of the whole kernel."""
     program = tmp_path / "counts.elf"
     clock = [f"-DFPGAIO={machine.fpgaio:#x}", f"-DCOUNTER_MHZ={machine.counter_mhz}"]
     _link(COUNTS, machine, ["-O2", *clock], program)

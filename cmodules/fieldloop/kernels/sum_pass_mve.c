@@ -61,12 +61,12 @@ void fl_sum_pass_centred_mve(const fl_sum_pass_t *t) {
 
 #else
 
-static void pass(const fl_sum_pass_t *t, int32_t minus, const int32_t more[4]) {
+static void pass(const fl_sum_pass_t *t, int32_t lanes, int32_t minus, const int32_t more[4]) {
     for (int32_t i = 0; i < t->pixels; i++) {
         for (int32_t j = 0; j < 4; j++) {
             int32_t *acc = t->acc + i * (t->acc_step / 4) + j;
             uint32_t sum = (uint32_t)*acc + (uint32_t)more[j];
-            for (int32_t c = 0; c < t->n; c++) {
+            for (int32_t c = 0; c < t->n && c < lanes; c++) {
                 sum += (uint32_t)((t->x[i * t->x_step + c] + minus) * t->w[j * t->row + c]);
             }
             *acc = (int32_t)sum;
@@ -77,15 +77,15 @@ static void pass(const fl_sum_pass_t *t, int32_t minus, const int32_t more[4]) {
 static const int32_t nothing[4];
 
 void fl_sum_pass_more_mve(const fl_sum_pass_t *t) {
-    pass(t, 0, t->more);
+    pass(t, 16, 0, t->more);
 }
 
 void fl_sum_pass_mve(const fl_sum_pass_t *t) {
-    pass(t, 0, nothing);
+    pass(t, 16, 0, nothing);
 }
 
 void fl_sum_pass_centred_mve(const fl_sum_pass_t *t) {
-    pass(t, t->minus, nothing);
+    pass(t, 8, t->minus, nothing);
 }
 
 #endif
