@@ -178,10 +178,12 @@ class Search:
         return near
 
     def divisions(self) -> list[tuple[Tiling, ...]]:
-        """Divisions of the order under the least ceilings, by both estimates."""
+        """Divisions of the order under the least ceilings, by each estimate and by slices."""
         found: dict[tuple[Tiling, ...], None] = {}
         every = Candidates(self.graph, self.goal.kinds, self.goal.keep).all
-        for candidates in (every, [replace(c, ram=c.safe) for c in every]):
+        slices = [c for c in every if c.tiling is None or c.tiling.kind is TilingKind.FDT]
+        safe = [replace(c, ram=c.safe) for c in every]
+        for candidates in (every, safe, slices) if len(slices) < len(every) else (every,):
             for tilings in self._under_ceilings(candidates):
                 found.setdefault(tuple(_sharpest(tiling) for tiling in tilings))
                 found.setdefault(tilings)
