@@ -195,7 +195,29 @@ static int arrives(uint32_t from, uint32_t to, int32_t more, uint32_t times) {
     return (int64_t)more * (times - 1) == (int64_t)to - from;
 }
 
-// All iterations: no field runs over, and windows keep pace with their rows, which in between need no other look then.
+// Windows keep pace with their rows, and elements stay aligned: what is in order at both ends then is so between them.
+static int keeps_order(const fl_view_t *v, const fl_plan_step_t *s) {
+    const fl_op_t *op = &v->ops[s->op];
+    const uint32_t in = fl_dtype_bytes(fl_tensor_of(v, op->in[0])->dtype);
+    const uint32_t out = fl_dtype_bytes(fl_tensor_of(v, op->out[0])->dtype);
+    const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
+    const int is_window = op->opcode == FL_OP_CONV2D || op->opcode == FL_OP_DEPTHWISE_CONV2D ||
+                          op->opcode == FL_OP_MAX_POOL || (op->opcode == FL_OP_AVG_POOL && !partial);
+    if (is_window && s->x_row_more != s->row_more * fl_step_window(op, s).stride_h) {
+        return 0;
+    }
+    return (uint32_t)s->x_more % in == 0 && (uint32_t)s->y_more % (partial ? sizeof(int32_t) : out) == 0 &&
+           (uint32_t)s->z_more % (partial ? out : in) == 0;
+}
+
+// The iteration after which two places have passed each other; 0: they never do.
+static uint32_t passing(uint32_t a, int32_t a_more, uint32_t b, int32_t b_more) {
+    const int32_t apart = (int32_t)(a - b);
+    const int32_t closer = b_more - a_more;
+    return closer != 0 && (apart < 0) == (closer < 0) ? (uint32_t)(apart / closer) : 0;
+}
+
+// All iterations: no field runs over, both ends are in order, and so are the places where pieces pass each other.
 static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s, uint32_t times) {
     const fl_plan_step_t last = fl_step_at(s, times - 1);
     if (!arrives(s->row, last.row, s->row_more, times) ||
@@ -206,14 +228,27 @@ static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_st
         !arrives(s->z, last.z, s->z_more, times)) {
         return FL_EBADMSG;
     }
-    const uint32_t opcode = v->ops[s->op].opcode;
-    const int is_window = opcode == FL_OP_CONV2D || opcode == FL_OP_DEPTHWISE_CONV2D || opcode == FL_OP_MAX_POOL ||
-                          (opcode == FL_OP_AVG_POOL && !(s->flags & FL_STEP_PARTIAL));
-    if (s->kind == FL_STEP_TILE && is_window && times > 2 &&
-        s->x_row_more != s->row_more * fl_step_window(&v->ops[s->op], s).stride_h) {
+    int err = check_once(v, a, &last);
+    if (err || s->kind != FL_STEP_TILE || times <= 2) {
+        return err;
+    }
+    if (!keeps_order(v, s)) {
         return FL_EBADMSG;
     }
-    return check_once(v, a, &last);
+    const int third = fl_is_binary(v->ops[s->op].opcode) || (s->flags & FL_STEP_LAST);
+    const uint32_t passes[3] = {
+        passing(s->x, s->x_more, s->y, s->y_more),
+        third ? passing(s->y, s->y_more, s->z, s->z_more) : 0,
+        third ? passing(s->x, s->x_more, s->z, s->z_more) : 0,
+    };
+    for (uint32_t i = 0; !err && i < 6; i++) {
+        const uint32_t at = passes[i / 2] + i % 2;
+        if (at < times) {
+            const fl_plan_step_t now = fl_step_at(s, at);
+            err = check_once(v, a, &now);
+        }
+    }
+    return err;
 }
 
 int fl_check_tiles(const fl_view_t *v, fl_places_t *a, const fl_section_t *section) {

@@ -116,12 +116,16 @@ fl_tile_t fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_pla
     return t;
 }
 
+static uint16_t ahead(uint32_t from, int32_t more, uint32_t i) {
+    return (uint16_t)(from + i * (uint32_t)more);
+}
+
 fl_plan_step_t fl_step_at(const fl_plan_step_t *s, uint32_t i) {
     fl_plan_step_t at = *s;
-    at.row = (uint16_t)(s->row + i * (uint32_t)s->row_more);
-    at.channel = (uint16_t)(s->channel + i * (uint32_t)s->channel_more);
-    at.x_row = (uint16_t)(s->x_row + i * (uint32_t)s->x_row_more);
-    at.x_channel = (uint16_t)(s->x_channel + i * (uint32_t)s->x_channel_more);
+    at.row = ahead(s->row, s->row_more, i);
+    at.channel = ahead(s->channel, s->channel_more, i);
+    at.x_row = ahead(s->x_row, s->x_row_more, i);
+    at.x_channel = ahead(s->x_channel, s->x_channel_more, i);
     at.x += i * (uint32_t)s->x_more;
     at.y += i * (uint32_t)s->y_more;
     at.z += i * (uint32_t)s->z_more;
