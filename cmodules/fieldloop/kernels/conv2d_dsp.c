@@ -73,8 +73,8 @@ static int has_walk(const fl_conv_params_t *p, const fl_map_dims_t *d) {
 
 static walk_t walk_from(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x) {
     const uint32_t pixel = (uint32_t)fl_x_step(d);
-    walk_t v = {.x = x, .step = p->stride_w * pixel, .width = d->out_w, .left = d->out_w};
-    v.to_row = p->stride_h * (uint32_t)d->in_w * pixel - (uint32_t)d->out_w * v.step;
+    walk_t v = {.x = x, .step = (uint32_t)p->stride_w * pixel, .width = d->out_w, .left = d->out_w};
+    v.to_row = (uint32_t)p->stride_h * (uint32_t)d->in_w * pixel - (uint32_t)d->out_w * v.step;
     return v;
 }
 
@@ -144,7 +144,7 @@ void fl_conv2d_dsp(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_
     g.tile.x_end = columns + k;
     g.tile.low = (uint8_t)q->act_min * 0x01010101u;
     g.tile.high = (uint8_t)q->act_max * 0x01010101u;
-    g.tile.clamped = fl_is_clamped(q);
+    g.tile.clamped = (uint32_t)fl_is_clamped(q);
     g.tile.q = q;
     const int walks = has_walk(p, d);
     for (int32_t i = 0; i < groups; i++) {
