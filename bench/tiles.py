@@ -134,8 +134,9 @@ class Sweep:
             random=1 if large else 2,
         )
         cutter = Cutter(whole, Memory.at(self.args.state / f"{path.stem}.json"))
+        parts = self.args.large_n if large and self.args.large_n else self.args.n
         cuts = [Cut(mode) for mode in self.args.modes]
-        cuts += [Cut(kind, n) for kind in self.args.kinds for n in self.args.n]
+        cuts += [Cut(kind, n) for kind in self.args.kinds for n in parts]
         done: set[str] = set()
         for cut in cuts:
             tiled = cutter.tiled(cut)
@@ -321,6 +322,11 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=ROOT.parent / "shared" / "models")
     parser.add_argument("--only", default="*", metavar="GLOB", help="names of models")
     parser.add_argument("--n", type=numbers, default=numbers("2..64"), help="2..64, or 2,3,7")
+    parser.add_argument(
+        "--large-n",
+        type=numbers,
+        help=f"of models above {LARGE_MACS // 1_000_000} M multiply-accumulates (default: --n)",
+    )
     parser.add_argument("--kinds", type=words(*KINDS), default=list(KINDS))
     parser.add_argument("--modes", type=words(*MODES), default=list(MODES), help="of the search")
     parser.add_argument(
