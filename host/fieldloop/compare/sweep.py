@@ -6,6 +6,7 @@ and the build (library or firmware) that ran it. Only hashes are kept, and cross
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -119,10 +120,14 @@ class Memory:
         self.save()
 
     def save(self) -> None:
+        """Others may write to the same file at the same time: what they found is kept."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(self.results, indent=1))
-        beside.replace(self.path)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.results = Memory.at(self.path).results | self.results
+            beside = self.path.with_suffix(f".{os.getpid()}")
+            beside.write_text(json.dumps(self.results, indent=1))
+            beside.replace(self.path)
 
 
 def case_key(uid: str, random: int, wanted: Sequence[tuple[int, ...]]) -> str:
