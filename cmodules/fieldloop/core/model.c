@@ -194,7 +194,7 @@ static void run_step(const fl_model_t *m, const fl_plan_step_t *s) {
     if (s->kind == FL_STEP_OP) {
         run_op(m, s->op);
     } else if (s->kind == FL_STEP_COPY) {
-        memmove(m->arena + s->y, m->arena + s->x, s->z);
+        fl_move(s->z, m->arena + s->x, m->arena + s->y);
     } else {
         fl_run_tile(m, s);
     }

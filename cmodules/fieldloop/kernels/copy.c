@@ -55,3 +55,44 @@ void fl_fill(int32_t n, uint32_t bytes, int32_t value, void *out) {
         memcpy(to, &value, 4);
     }
 }
+
+enum { BLOCK = 16 };
+
+// A block is read whole before it is written, so the two may overlap as long as the walk goes towards `from`'s far end.
+static void move_block(uint8_t *to, const uint8_t *from) {
+    uint32_t a, b, c, d;
+    memcpy(&a, from, 4);
+    memcpy(&b, from + 4, 4);
+    memcpy(&c, from + 8, 4);
+    memcpy(&d, from + 12, 4);
+    memcpy(to, &a, 4);
+    memcpy(to + 4, &b, 4);
+    memcpy(to + 8, &c, 4);
+    memcpy(to + 12, &d, 4);
+}
+
+void fl_move(uint32_t bytes, const void *x, void *out) {
+    const uint8_t *from = x;
+    uint8_t *to = out;
+    if (to < from) {
+        for (; bytes >= BLOCK; bytes -= BLOCK) {
+            move_block(to, from);
+            from += BLOCK;
+            to += BLOCK;
+        }
+        while (bytes-- > 0) {
+            *to++ = *from++;
+        }
+        return;
+    }
+    from += bytes;
+    to += bytes;
+    for (; bytes >= BLOCK; bytes -= BLOCK) {
+        from -= BLOCK;
+        to -= BLOCK;
+        move_block(to, from);
+    }
+    while (bytes-- > 0) {
+        *--to = *--from;
+    }
+}

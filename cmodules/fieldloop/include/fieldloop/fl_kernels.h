@@ -145,6 +145,9 @@ typedef struct {
 
 void fl_copy(const fl_copy_dims_t *d, uint32_t element_bytes, const void *x, void *out);
 
+// `bytes` bytes from x to out, which may overlap: memmove, in words (that of a small C library goes byte by byte).
+void fl_move(uint32_t bytes, const void *x, void *out);
+
 // n elements of the low bytes of `value`.
 void fl_fill(int32_t n, uint32_t element_bytes, int32_t value, void *out);
 
