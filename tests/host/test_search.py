@@ -94,6 +94,16 @@ def test_never_worse_than_untiled_and_the_same_every_time(seed: int, mode: str) 
     assert plan_tiled(graph, PlanKind.INFER, goal).plan == planned.plan
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_allows_more_is_never_worse(seed: int) -> None:
+    graph = best_order(random_graph(seed, depth=6))
+    slices, rows, more = (
+        plan_tiled(graph, PlanKind.INFER, goal).plan.arena_bytes
+        for goal in (Goal("fdt"), Goal("auto"), Goal("auto", 1.3))
+    )
+    assert slices >= rows >= more
+
+
 def test_what_must_stay_stays() -> None:
     """A plan to learn with: kept tensors, and the learner's scratch beside them at the end."""
     graph = best_order(random_graph(3, depth=6))

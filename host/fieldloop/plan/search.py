@@ -77,9 +77,14 @@ class Goal:
 
 def best_draft(graph: Graph, goal: Goal, progress: Progress | None = None) -> Draft:
     """The draft of least arena; of equal ones the one with the least overhead. Without tilings
-    where none is better.
+    where none is better. Never worse than a mode, or a limit, that allows less.
     """
-    return Search(graph, goal, progress).run()
+    goals = [goal]
+    if goal.mode == "auto":
+        goals.append(replace(goal, mode="fdt", mac_limit=None))
+        if TilingKind.FFMT in goal.kinds:
+            goals.append(replace(goal, mac_limit=None))
+    return min((Search(graph, each, progress).run() for each in goals), key=merit)
 
 
 class Search:
@@ -178,12 +183,10 @@ class Search:
         return near
 
     def divisions(self) -> list[tuple[Tiling, ...]]:
-        """Divisions of the order under the least ceilings, by each estimate and by slices."""
+        """Divisions of the order under the least ceilings, by both estimates."""
         found: dict[tuple[Tiling, ...], None] = {}
         every = Candidates(self.graph, self.goal.kinds, self.goal.keep).all
-        slices = [c for c in every if c.tiling is None or c.tiling.kind is TilingKind.FDT]
-        safe = [replace(c, ram=c.safe) for c in every]
-        for candidates in (every, safe, slices) if len(slices) < len(every) else (every,):
+        for candidates in (every, [replace(c, ram=c.safe) for c in every]):
             for tilings in self._under_ceilings(candidates):
                 found.setdefault(tuple(_sharpest(tiling) for tiling in tilings))
                 found.setdefault(tilings)
