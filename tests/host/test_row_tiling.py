@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from fieldloop.frontends.builder import GraphBuilder
+from fieldloop.frontends.builder import Constant, GraphBuilder
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Mean, OpKind, Window
+from fieldloop.ir.tensor import DType
 from fieldloop.plan.program import Builder, CannotTileError, lives
 from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.row_tables import live_bytes, row_table
 from fieldloop.plan.rows import emit_stream, emit_tiles, stream_macs, tile_macs
+from fieldloop.plan.search import Goal
+from fieldloop.plan.tiled import plan_tiled
 from fieldloop.plan.tilings import Tiling, TilingKind, draft
-from fieldloop.plan.types import StepKind
+from fieldloop.plan.types import PlanKind, StepKind
+from fieldloop.plan.verify import verify
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
 
@@ -141,6 +145,28 @@ def test_what_is_no_path_says_why() -> None:
     x = build.add("fc", OpKind.FULLY_CONNECTED, [x], weights=weights(3, 6))
     with pytest.raises(CannotTileError, match="mixes rows"):
         row_path(build.graph([x]), 0, 1)
+
+
+@pytest.mark.parametrize("maker", ["pool", "embedding"])
+def test_other_rows_than_the_maker_s_end_a_path(maker: str) -> None:
+    """A mean of a reshaped map, a convolution over an embedding of a map of indices."""
+    build = GraphBuilder(maker)
+    if maker == "pool":
+        x = build.input("x", (1, 4, 8, 2))
+        x = build.add("pool", OpKind.MAX_POOL, [x], window=Window((2, 2), pads=(0, 1, 0, 1)))
+        x = build.add("reshape", OpKind.RESHAPE, [x], shape=(1, 32, 1, 2))
+        x = build.add("mean", OpKind.MEAN, [x], attrs=Mean((1, 2)))
+    else:
+        x = build.input("x", (1, 4, 5), dtype=DType.INT32)
+        table = build.constant("table", Constant(weights(9, 8)))
+        x = build.add("embedding", OpKind.EMBEDDING, [x, table])
+        x = build.add("conv", OpKind.CONV2D, [x], window=SAME, weights=weights(2, 3, 3, 8))
+    graph = build.graph([x])
+    with pytest.raises(CannotTileError, match="other rows"):
+        row_path(graph, 0, len(graph.ops) - 1)
+    for mode in ("auto", "ffmt"):
+        planned = plan_tiled(graph, PlanKind.INFER, Goal(mode))
+        verify(graph, planned.plan)
 
 
 def _two_heads() -> Graph:

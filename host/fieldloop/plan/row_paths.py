@@ -14,6 +14,7 @@ connected layer): then the rows of its input are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,12 +95,13 @@ def row_path(graph: Graph, first: int, last: int, keep: frozenset[str] = frozens
     if ops[-1].kind is OpKind.RESHAPE:
         raise CannotTileError(f"{ops[-1].name} moves nothing")
     turned = _is_turned(graph, ops)
-    made = {op.output for op in ops if op.kind is not OpKind.RESHAPE}
+    made: dict[str, Map] = {}
     stages = []
     for index, op in enumerate(ops, start=first):
         if op.kind is OpKind.RESHAPE:
             continue
         stages.append(_stage(graph, index, op, turned, made, is_last=index == last))
+        made[stages[-1].makes] = stages[-1].out
     life = lives(graph, keep)
     outer = [name for name in dict.fromkeys(s.makes for s in stages) if life[name].last > last]
     end = stages[-1].makes
@@ -151,8 +153,10 @@ def _shared(stages: list[Stage], inner: tuple[str, ...]) -> dict[str, str]:
 
 
 def _stage(
-    graph: Graph, index: int, op: Op, turned: bool, made: set[str], *, is_last: bool
+    graph: Graph, index: int, op: Op, turned: bool, made: Mapping[str, Map], *, is_last: bool
 ) -> Stage:
+    """`made`: the maps of the roots that operators of the path before this one make."""
+
     def refuse(why: str) -> CannotTileError:
         return CannotTileError(f"{op.name} ({op.kind.value}): {why}")
 
@@ -197,11 +201,8 @@ def _stage(
     if window is not None and window.pads[0] >= window.extent[0]:
         raise refuse("padding as high as its window")
     reads = tuple(root_of(graph, name) for name in names)
-    for name, root in zip(names, reads, strict=True):
-        if root in made and not sums and op.kind is not OpKind.EMBEDDING:
-            own = map_of(tensors[root].shape, turned=turned and len(tensors[root].shape) == 4)
-            if own != map_of(tensors[name].shape, turned=turned and len(tensors[name].shape) == 4):
-                raise refuse("a reshape before it changes rows")
+    if any(made.get(root, inp) != inp for root in reads):
+        raise refuse("it sees other rows than the operator that makes them")
     for size in (inp.rows, inp.width, inp.channels, out.rows, out.channels):
         if size > MAX_FIELD:
             raise refuse(f"{size} is too large for a step")
