@@ -6,12 +6,15 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from random_graphs import random_graph
 
 from fieldloop.errors import UsageError
+from fieldloop.frontends.builder import GraphBuilder
 from fieldloop.frontends.load import load_model
 from fieldloop.ir.graph import Graph
+from fieldloop.ir.op import OpKind, Window
 from fieldloop.plan.order import best_order
 from fieldloop.plan.pareto import pareto
 from fieldloop.plan.planner import plan_graph
@@ -102,6 +105,16 @@ def test_what_allows_more_is_never_worse(seed: int) -> None:
         for goal in (Goal("fdt"), Goal("auto"), Goal("auto", 1.3))
     )
     assert slices >= rows >= more
+
+
+def test_the_floor_counts_reshapes_of_one_value_once() -> None:
+    build = GraphBuilder("twice")
+    x = build.input("x", (1, 4, 4, 8))
+    w = np.ones((8, 1, 1, 8), np.float32)
+    y = build.add("conv", OpKind.CONV2D, [x], window=Window((1, 1)), weights=w)
+    graph = build.graph([y, build.add("flat", OpKind.RESHAPE, [y], shape=(1, 128))])
+    planned = plan_tiled(graph, PlanKind.INFER, Goal("auto"))
+    assert planned.bound == 512 < planned.plan.arena_bytes == 640
 
 
 def test_what_must_stay_stays() -> None:

@@ -10,6 +10,7 @@ from fieldloop.plan.bind import bind, places
 from fieldloop.plan.loops import compress
 from fieldloop.plan.order import order_bound
 from fieldloop.plan.planner import plan_graph
+from fieldloop.plan.program import root_of
 from fieldloop.plan.search import Goal, Progress, best_draft
 from fieldloop.plan.tilings import SCRATCH, Draft, Tiling
 from fieldloop.plan.types import Plan, PlanKind
@@ -78,8 +79,10 @@ def untiled_bound(graph: Graph, goal: Goal) -> int:
 
 
 def least_bytes(graph: Graph, goal: Goal) -> int:
-    """What is there at the start, and what is there at the end: no tiling changes that."""
+    """What is there at the start, and what is there at the end: no tiling changes that. Reshapes
+    of one value count once.
+    """
     tensors = graph.tensors
     given = sum(tensors[name].bytes for name in graph.inputs)
-    stays = {*graph.outputs, *goal.keep}
+    stays = {root_of(graph, name) for name in (*graph.outputs, *goal.keep)}
     return max(given, sum(tensors[name].bytes for name in stays) + goal.scratch)
