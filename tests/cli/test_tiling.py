@@ -153,6 +153,13 @@ def test_usage_errors(cli: Cli, network: Words) -> None:
     cli("compile", "digits", "--tiling", "auto").refused(2, "digits")
 
 
+def test_the_network_is_never_overwritten(cli: Cli, network: Words) -> None:
+    source = Path(str(network[0]))
+    before = source.read_bytes()
+    cli("compile", *network, "--learn", 0, "-o", source).refused(2, "is the model itself")
+    assert source.read_bytes() == before
+
+
 @pytest.mark.skipif(not MODELS.is_dir(), reason="no models beside the clone; set FIELDLOOP_SHARED")
 @pytest.mark.parametrize(
     ("name", "mode", "most"),

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> Output:
     check_tiling(args)
-    prepare_file(args.output)
+    prepare_file(args.output, source=Path(args.source))
     console.stage(f"compile {args.source}")
     try:
         compiled = _digits(args, console) if args.source == "digits" else _network(args, console)

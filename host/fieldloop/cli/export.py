@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fieldloop.cli.console import Console, Output, short, table
 from fieldloop.cli.files import file_bytes, prepare_file, write_file
-from fieldloop.errors import DoesNotFitError, UsageError
+from fieldloop.errors import DoesNotFitError
 
 if TYPE_CHECKING:
     from fieldloop.plan.types import Buffer
@@ -48,9 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     from fieldloop.plan.types import Buffer
 
     content = file_bytes(args.source)
-    if args.output.exists() and args.output.samefile(args.source):
-        raise UsageError(f"{args.output} is the model itself; choose another place for -o")
-    prepare_file(args.output)
+    prepare_file(args.output, source=args.source)
     console.stage(f"plan {args.source}")
     live = live_tensors(content)
     items = tuple(Buffer((t.label,), t.bytes, ALIGNMENT, t.first, t.last) for t in live)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldloop.errors import FieldloopError
+from fieldloop.errors import FieldloopError, UsageError
 
 
 def file_bytes(path: Path) -> bytes:
@@ -24,10 +24,15 @@ def file_bytes(path: Path) -> bytes:
         raise FieldloopError(f"cannot read {path}: {error.strerror}") from error
 
 
-def prepare_file(path: Path | None) -> None:
-    """Refuses a place that cannot be written, before the work is done and not after."""
+def prepare_file(path: Path | None, *, source: Path | None = None, option: str = "-o") -> None:
+    """Refuses a place that cannot be written, before the work is done and not after.
+
+    `source`: the model that is read, which must not be lost; `option`: what named the place.
+    """
     if path is None:
         return
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(f"{path} is the model itself; choose another place for {option}")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

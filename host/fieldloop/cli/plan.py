@@ -57,12 +57,10 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     from fieldloop.sources import compile_source
 
     goal = check_tiling(args)
-    prepare_file(args.svg)
+    prepare_file(args.svg, source=Path(args.source), option="--svg")
     source = source_of(args)
     if args.pareto and args.tiling == "none":
         raise UsageError("--pareto is about tiling; leave --tiling none out")
-    if args.svg is not None and args.svg.exists() and args.svg.samefile(args.source):
-        raise UsageError(f"{args.svg} is the model itself; choose another place for --svg")
     console.stage(f"plan {args.source}")
     with stages(console) as progress:
         graph = compile_source(source, options=options_of(args), progress=progress).graph
