@@ -66,7 +66,8 @@ static int keeps_channels(const fl_tensor_t *x, uint32_t axes) {
 // That the box's operator can be computed in such boxes, from what the step reads.
 static int check_kind(const fl_view_t *v, const fl_op_t *op, const fl_plan_step_t *s, const fl_map_dims_t *d) {
     const fl_tensor_t *x = fl_tensor_of(v, op->in[0]);
-    const fl_conv_params_t p = fl_step_window(op, s);
+    fl_conv_params_t p;
+    fl_step_window(op, s, &p);
     const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
     switch (op->opcode) {
     case FL_OP_CONV2D:
@@ -203,7 +204,9 @@ static int keeps_order(const fl_view_t *v, const fl_plan_step_t *s) {
     const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
     const int is_window = op->opcode == FL_OP_CONV2D || op->opcode == FL_OP_DEPTHWISE_CONV2D ||
                           op->opcode == FL_OP_MAX_POOL || (op->opcode == FL_OP_AVG_POOL && !partial);
-    if (is_window && s->x_row_more != s->row_more * fl_step_window(op, s).stride_h) {
+    fl_conv_params_t p;
+    fl_step_window(op, s, &p);
+    if (is_window && s->x_row_more != s->row_more * p.stride_h) {
         return 0;
     }
     return (uint32_t)s->x_more % in == 0 && (uint32_t)s->y_more % (partial ? sizeof(int32_t) : out) == 0 &&
@@ -219,7 +222,8 @@ static uint32_t passing(uint32_t a, int32_t a_more, uint32_t b, int32_t b_more) 
 
 // All iterations: no field runs over, both ends are in order, and so are the places where pieces pass each other.
 static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_step_t *s, uint32_t times) {
-    const fl_plan_step_t last = fl_step_at(s, times - 1);
+    fl_plan_step_t last;
+    fl_step_at(s, times - 1, &last);
     if (!arrives(s->row, last.row, s->row_more, times) ||
         !arrives(s->channel, last.channel, s->channel_more, times) ||
         !arrives(s->x_row, last.x_row, s->x_row_more, times) ||
@@ -244,7 +248,8 @@ static int check_iterations(const fl_view_t *v, fl_places_t *a, const fl_plan_st
     for (uint32_t i = 0; !err && i < 6; i++) {
         const uint32_t at = passes[i / 2] + i % 2;
         if (at < times) {
-            const fl_plan_step_t now = fl_step_at(s, at);
+            fl_plan_step_t now;
+            fl_step_at(s, at, &now);
             err = check_once(v, a, &now);
         }
     }

@@ -215,8 +215,11 @@ static void run_steps(const fl_model_t *m, uint32_t first, uint32_t end) {
         for (uint32_t i = 0; i < times; i++) {
             for (uint32_t k = 0; k < body; k++) {
                 if (s[k].op >= first && s[k].op < end) {
-                    const fl_plan_step_t now = fl_step_at(&s[k], i);
-                    run_step(m, &now);
+                    fl_plan_step_t now;
+                    if (i > 0) {
+                        fl_step_at(&s[k], i, &now);
+                    }
+                    run_step(m, i > 0 ? &now : &s[k]);
                 }
             }
         }

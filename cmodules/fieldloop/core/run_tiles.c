@@ -10,7 +10,7 @@
 // Accumulators begin at 0: the same bytes in int32 and f32.
 static void begin(const fl_plan_step_t *s, int32_t n, void *acc) {
     if (s->flags & FL_STEP_FIRST) {
-        memset(acc, 0, (uint32_t)n * sizeof(int32_t));
+        fl_fill(n, sizeof(int32_t), 0, acc);
     }
 }
 
@@ -170,7 +170,8 @@ static void run_elements(const fl_model_t *m, const fl_plan_step_t *s, const fl_
 
 void fl_run_tile(const fl_model_t *m, const fl_plan_step_t *s) {
     const fl_op_t *op = &m->ops[s->op];
-    const fl_tile_t t = fl_tile_of(m->tensors, op, s);
+    fl_tile_t t;
+    fl_tile_of(m->tensors, op, s, &t);
     switch (op->opcode) {
     case FL_OP_CONV2D:
     case FL_OP_DEPTHWISE_CONV2D:

@@ -58,78 +58,77 @@ int fl_step_maps(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_st
         in = map_of(x, turned);
         out = op->opcode == FL_OP_MEAN ? (map_t){1, 1, in.channels} : map_of(y, turned);
     }
-    *d = (fl_map_dims_t){
-        .in_h = in.rows,
-        .in_w = in.width,
-        .in_c = in.channels,
-        .out_h = out.rows,
-        .out_w = out.width,
-        .out_c = out.channels,
-    };
+    d->in_h = in.rows;
+    d->in_w = in.width;
+    d->in_c = in.channels;
+    d->out_h = out.rows;
+    d->out_w = out.width;
+    d->out_c = out.channels;
+    d->x_step = d->y_step = d->w_step = 0;
     return 1;
 }
 
-fl_conv_params_t fl_step_window(const fl_op_t *op, const fl_plan_step_t *s) {
+void fl_step_window(const fl_op_t *op, const fl_plan_step_t *s, fl_conv_params_t *p) {
+    // field by field, here and below: a small C library clears and copies structures byte by byte
+    p->groups = 1;
+    p->depth_multiplier = 1;
     if (op->opcode == FL_OP_FULLY_CONNECTED) {
         const int partial = (s->flags & FL_STEP_PARTIAL) != 0;
-        return (fl_conv_params_t){
-            .kernel_h = partial ? s->x_rows : 1,
-            .kernel_w = partial ? s->map_w : 1,
-            .stride_h = 1,
-            .stride_w = 1,
-            .dilation_h = 1,
-            .dilation_w = 1,
-            .depth_multiplier = 1,
-        };
+        p->kernel_h = partial ? s->x_rows : 1;
+        p->kernel_w = partial ? s->map_w : 1;
+        p->stride_h = p->stride_w = 1;
+        p->dilation_h = p->dilation_w = 1;
+        p->pad_top = p->pad_left = 0;
+        return;
     }
-    fl_conv_params_t p = op->p.conv;
-    if (s->flags & FL_STEP_TURNED) {
-        p.kernel_h = op->p.conv.kernel_w;
-        p.kernel_w = op->p.conv.kernel_h;
-        p.stride_h = op->p.conv.stride_w;
-        p.stride_w = op->p.conv.stride_h;
-        p.dilation_h = op->p.conv.dilation_w;
-        p.dilation_w = op->p.conv.dilation_h;
-        p.pad_top = op->p.conv.pad_left;
-        p.pad_left = op->p.conv.pad_top;
-    }
-    return p;
+    const fl_conv_params_t *o = &op->p.conv;
+    const int turned = (s->flags & FL_STEP_TURNED) != 0;
+    p->kernel_h = turned ? o->kernel_w : o->kernel_h;
+    p->kernel_w = turned ? o->kernel_h : o->kernel_w;
+    p->stride_h = turned ? o->stride_w : o->stride_h;
+    p->stride_w = turned ? o->stride_h : o->stride_w;
+    p->dilation_h = turned ? o->dilation_w : o->dilation_h;
+    p->dilation_w = turned ? o->dilation_h : o->dilation_w;
+    p->pad_top = turned ? o->pad_left : o->pad_top;
+    p->pad_left = turned ? o->pad_top : o->pad_left;
+    p->depth_multiplier = o->depth_multiplier;
+    p->groups = o->groups;
 }
 
-fl_tile_t fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s) {
-    fl_tile_t t = {.p = fl_step_window(op, s)};
-    fl_step_maps(tensors, op, s, &t.whole);
-    t.d = t.whole;
+void fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s, fl_tile_t *t) {
+    fl_step_window(op, s, &t->p);
+    fl_step_maps(tensors, op, s, &t->whole);
     if (op->opcode != FL_OP_FULLY_CONNECTED) {
-        t.p.pad_top = (int16_t)((uint32_t)t.p.pad_top + s->x_row - (uint32_t)s->row * t.p.stride_h);
+        const uint32_t pad = (uint32_t)(int32_t)t->p.pad_top + s->x_row - (uint32_t)s->row * t->p.stride_h;
+        t->p.pad_top = (int16_t)(uint16_t)pad;
     }
-    t.d.in_h = s->x_rows;
-    t.d.in_c = s->x_channels;
-    t.d.out_h = s->rows;
-    t.d.out_c = s->channels;
-    t.d.x_step = s->x_step;
-    t.d.y_step = s->y_step;
-    t.d.w_step = t.whole.out_c;
-    if (op->opcode == FL_OP_DEPTHWISE_CONV2D && t.whole.in_c == 1) {
-        t.p.depth_multiplier = s->channels;
+    t->d.in_h = s->x_rows;
+    t->d.in_w = t->whole.in_w;
+    t->d.in_c = s->x_channels;
+    t->d.out_h = s->rows;
+    t->d.out_w = t->whole.out_w;
+    t->d.out_c = s->channels;
+    t->d.x_step = s->x_step;
+    t->d.y_step = s->y_step;
+    t->d.w_step = t->whole.out_c;
+    if (op->opcode == FL_OP_DEPTHWISE_CONV2D && t->whole.in_c == 1) {
+        t->p.depth_multiplier = s->channels;
     }
-    return t;
 }
 
 static uint16_t ahead(uint32_t from, int32_t more, uint32_t i) {
     return (uint16_t)(from + i * (uint32_t)more);
 }
 
-fl_plan_step_t fl_step_at(const fl_plan_step_t *s, uint32_t i) {
-    fl_plan_step_t at = *s;
-    at.row = ahead(s->row, s->row_more, i);
-    at.channel = ahead(s->channel, s->channel_more, i);
-    at.x_row = ahead(s->x_row, s->x_row_more, i);
-    at.x_channel = ahead(s->x_channel, s->x_channel_more, i);
-    at.x += i * (uint32_t)s->x_more;
-    at.y += i * (uint32_t)s->y_more;
-    at.z += i * (uint32_t)s->z_more;
-    return at;
+void fl_step_at(const fl_plan_step_t *s, uint32_t i, fl_plan_step_t *at) {
+    *at = *s;
+    at->row = ahead(s->row, s->row_more, i);
+    at->channel = ahead(s->channel, s->channel_more, i);
+    at->x_row = ahead(s->x_row, s->x_row_more, i);
+    at->x_channel = ahead(s->x_channel, s->x_channel_more, i);
+    at->x += i * (uint32_t)s->x_more;
+    at->y += i * (uint32_t)s->y_more;
+    at->z += i * (uint32_t)s->z_more;
 }
 
 const fl_tiles_t *fl_find_tiles(const void *image, uint32_t kind) {
@@ -150,7 +149,8 @@ static uint32_t tile_scratch(const fl_model_t *m, const fl_plan_step_t *s, fl_va
     if (m->tensors[op->in[0]].dtype != FL_I8 || (s->flags & FL_STEP_PARTIAL)) {
         return 0;
     }
-    const fl_tile_t t = fl_tile_of(m->tensors, op, s);
+    fl_tile_t t;
+    fl_tile_of(m->tensors, op, s, &t);
     switch (op->opcode) {
     case FL_OP_CONV2D:
         return fl_conv2d_scratch(variant, &t.p, &t.d);
@@ -194,7 +194,8 @@ uint32_t fl_tiles_scratch(const fl_model_t *m, const fl_tiles_t *tiles, uint32_t
             need = fl_op_scratch(m, s->op, variant);
         } else {
             // the padding may differ at both ends of a loop of two
-            const fl_plan_step_t last = fl_step_at(s, times - 1);
+            fl_plan_step_t last;
+            fl_step_at(s, times - 1, &last);
             const uint32_t other = tile_scratch(m, &last, variant);
             need = tile_scratch(m, s, variant);
             need = other > need ? other : need;
@@ -217,7 +218,8 @@ uint64_t fl_tiles_macs(const fl_model_t *m, const fl_tiles_t *tiles, uint32_t op
             macs += times * fl_op_macs(m, op);
             continue;
         }
-        const fl_tile_t t = fl_tile_of(m->tensors, &m->ops[op], s);
+        fl_tile_t t;
+        fl_tile_of(m->tensors, &m->ops[op], s, &t);
         const int32_t seen = m->ops[op].opcode == FL_OP_DEPTHWISE_CONV2D ? 1 : t.d.in_c;
         const uint32_t outputs = (uint32_t)(t.d.out_h * t.d.out_w * t.d.out_c);
         macs += (uint64_t)outputs * (uint32_t)(t.p.kernel_h * t.p.kernel_w * seen) * times;

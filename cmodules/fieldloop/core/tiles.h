@@ -8,7 +8,7 @@
 int fl_step_maps(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s, fl_map_dims_t *d);
 
 // The window of a step's operator: turned where the step is; that of a fully connected layer covers its rows of x.
-fl_conv_params_t fl_step_window(const fl_op_t *op, const fl_plan_step_t *s);
+void fl_step_window(const fl_op_t *op, const fl_plan_step_t *s, fl_conv_params_t *p);
 
 // A tile as a kernel sees it: the box alone (d), with the padding that is left to it (p).
 typedef struct {
@@ -16,10 +16,10 @@ typedef struct {
     fl_map_dims_t d, whole;
 } fl_tile_t;
 
-fl_tile_t fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s);
+void fl_tile_of(const fl_tensor_t *tensors, const fl_op_t *op, const fl_plan_step_t *s, fl_tile_t *t);
 
 // A step in iteration `i` of the loop around it.
-fl_plan_step_t fl_step_at(const fl_plan_step_t *s, uint32_t i);
+void fl_step_at(const fl_plan_step_t *s, uint32_t i, fl_plan_step_t *at);
 
 // The steps of a plan kind, or NULL.
 const fl_tiles_t *fl_find_tiles(const void *image, uint32_t kind);
