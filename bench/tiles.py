@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT / "host"))
 from sweep import CUTS, stored_inputs  # noqa: E402
 
 from fieldloop.cli.console import Console  # noqa: E402
+from fieldloop.compare.probe import romfs_room  # noqa: E402
 from fieldloop.compare.sweep import (  # noqa: E402
     Case,
     Memory,
@@ -161,12 +162,14 @@ class Sweep:
         whole = cutter.whole
         for result in cutter.on_host(cut, tiled):
             self.take(row, result)
-        large = whole.graph.macs() > LARGE_MACS
+        macs = whole.graph.macs()
+        few = macs > LARGE_MACS and cut.parts and cut.parts not in LARGE_PARTS
+        limit = self.args.board_macs
         for board, waiting in self.waiting.items():
             known = self.on_boards.get(cutter.key(tiled, self.builds[board]))
             if known is not None:
                 self.take(row, known, tiled.arena_bytes)
-            elif large and cut.parts and cut.parts not in LARGE_PARTS:
+            elif few or (limit and macs > limit * 1e6) or len(whole.image) > romfs_room(board):
                 row.left_out[board] = row.left_out.get(board, 0) + 1
             else:
                 waiting.append(Waiting(row, cutter.case(cut), tiled.arena_bytes))
@@ -274,8 +277,8 @@ def page(rows: list[Row], wrong: list[str], command: str, seconds: float) -> str
         "image run once, under the first. A cell of a runner tells runs, and in brackets the "
         f"images that were not run there: of models above {LARGE_MACS // 1_000_000} M "
         "multiply-accumulates boards run the search's plans and "
-        f"n = {', '.join(map(str, LARGE_PARTS))}, and what is larger than a board's ROMFS or RAM "
-        "does not run there.",
+        f"n = {', '.join(map(str, LARGE_PARTS))}, where `--board-macs` lets them; what is larger "
+        "than a board's ROMFS or RAM does not run there.",
         "",
         "| model | kind | n | plans | images | work | " + " | ".join(runners) + " |",
         "|---|---|---|--:|--:|--:|" + "--:|" * len(runners),
@@ -332,6 +335,12 @@ def main() -> int:
     parser.add_argument(
         "--boards", type=lambda text: text.split(","), default=["qemu-an386"], help="or none"
     )
+    parser.add_argument(
+        "--board-macs",
+        type=float,
+        metavar="M",
+        help="boards run no models above so many million multiply-accumulates (default: all)",
+    )
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "tiles")
     parser.add_argument("--write", action="store_true", help="write docs/results/tiles.md, .json")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -350,7 +359,7 @@ def main() -> int:
     except FieldloopError as error:
         console.error(str(error))
         return 1
-    rows = list(sweep.rows.values())
+    rows = sorted(sweep.rows.values(), key=lambda row: row.model == SINGLE_LAYERS)
     command = " ".join(["python bench/tiles.py", *sys.argv[1:]])
     data = {
         "ok": not sweep.wrong,
