@@ -119,6 +119,7 @@ class Sweep:
         self.on_boards = Memory.at(args.state / "boards.json")
         self.rows: dict[tuple[str, str], Row] = {}
         self.wrong: list[str] = []
+        self.missing = 0  # plans and runs that are not remembered
         self.waiting: dict[str, list[Waiting]] = {name: [] for name in self.boards}
 
     def model(self, path: Path) -> None:
@@ -140,7 +141,10 @@ class Sweep:
         cuts += [Cut(kind, n) for kind in self.args.kinds for n in parts]
         done: set[str] = set()
         for cut in cuts:
-            tiled = cutter.tiled(cut)
+            tiled = cutter.known(cut) if self.args.remembered else cutter.tiled(cut)
+            if tiled is None:
+                self.missing += 1
+                continue
             if tiled.wrong:
                 self.wrong.append(f"{whole.name} {cut}: {tiled.wrong}")
             if tiled.uid:
@@ -160,7 +164,13 @@ class Sweep:
     def run(self, row: Row, cutter: Cutter, cut: Cut, tiled: Tiled) -> None:
         """A plan of its own: here at once, on the boards with others."""
         whole = cutter.whole
-        for result in cutter.on_host(cut, tiled):
+        if self.args.remembered:
+            found = [cutter.memory.get(cutter.host_key(tiled, variant)) for variant in VARIANTS]
+            results = [result for result in found if result is not None]
+            self.missing += len(found) - len(results)
+        else:
+            results = cutter.on_host(cut, tiled)
+        for result in results:
             self.take(row, result)
         macs = whole.graph.macs()
         few = macs > LARGE_MACS and cut.parts and cut.parts not in LARGE_PARTS
@@ -171,6 +181,9 @@ class Sweep:
                 self.take(row, known, tiled.arena_bytes)
             elif few or (limit and macs > limit * 1e6) or len(whole.image) > romfs_room(board):
                 row.left_out[board] = row.left_out.get(board, 0) + 1
+            elif self.args.remembered:
+                row.left_out[board] = row.left_out.get(board, 0) + 1
+                self.missing += 1
             else:
                 waiting.append(Waiting(row, cutter.case(cut), tiled.arena_bytes))
                 if sum(len(one.case.image) for one in waiting) > BATCH_BYTES:
@@ -257,7 +270,8 @@ def chosen(args: argparse.Namespace) -> list[Path]:
     return found
 
 
-def page(rows: list[Row], wrong: list[str], command: str, seconds: float) -> str:
+def page(sweep: Sweep, rows: list[Row], command: str, seconds: float) -> str:
+    wrong = sweep.wrong
     runners = list(dict.fromkeys(name for row in rows for name in (*row.runners, *row.left_out)))
     compared = sum(counts[1] for row in rows for counts in row.runners.values())
     images = sum(row.images for row in rows)
@@ -278,7 +292,8 @@ def page(rows: list[Row], wrong: list[str], command: str, seconds: float) -> str
         f"images that were not run there: of models above {LARGE_MACS // 1_000_000} M "
         "multiply-accumulates boards run the search's plans and "
         f"n = {', '.join(map(str, LARGE_PARTS))}, where `--board-macs` lets them; what is larger "
-        "than a board's ROMFS or RAM does not run there.",
+        "than a board's ROMFS or RAM does not run there."
+        + (f" {sweep.missing} plans and runs are not done yet." if sweep.missing else ""),
         "",
         "| model | kind | n | plans | images | work | " + " | ".join(runners) + " |",
         "|---|---|---|--:|--:|--:|" + "--:|" * len(runners),
@@ -342,6 +357,7 @@ def main() -> int:
         help="boards run no models above so many million multiply-accumulates (default: all)",
     )
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "tiles")
+    parser.add_argument("--remembered", action="store_true", help="runs nothing that is not done")
     parser.add_argument("--write", action="store_true", help="write docs/results/tiles.md, .json")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
@@ -366,10 +382,11 @@ def main() -> int:
         "command": command,
         "seconds": round(time.monotonic() - started, 1),
         "wrong": sweep.wrong,
+        "missing": sweep.missing,
         "rows": [row.as_json() for row in rows],
     }
     if args.write:
-        PAGE.write_text(page(rows, sweep.wrong, command, data["seconds"]))
+        PAGE.write_text(page(sweep, rows, command, data["seconds"]))
         PAGE.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
     images, runs = (
         sum(row.images for row in rows),

@@ -154,13 +154,20 @@ class Cutter:
 
     def tiled(self, cut: Cut) -> Tiled:
         """Plans, verifies and measures a cut, if that was not done before."""
-        key = f"{self.whole.parsed.uid.hex()[:16]}/{cut}/{planner_build()}"
-        known = self.memory.results.get(key)
+        known = self.known(cut)
         if known is None:
-            known = asdict(self._plan(cut))
-            self.memory.results[key] = known
+            known = self._plan(cut)
+            self.memory.results[self._key_of(cut)] = asdict(known)
             self.memory.save()
-        return Tiled(**known)
+        return known
+
+    def known(self, cut: Cut) -> Tiled | None:
+        """What the memory has of a cut."""
+        kept = self.memory.results.get(self._key_of(cut))
+        return None if kept is None else Tiled(**kept)
+
+    def _key_of(self, cut: Cut) -> str:
+        return f"{self.whole.parsed.uid.hex()[:16]}/{cut}/{planner_build()}"
 
     def image(self, cut: Cut) -> bytes:
         """Of a cut that applies."""
@@ -178,6 +185,9 @@ class Cutter:
         """What the memory files a runner's result under, as Case.key has it."""
         return f"{case_key(tiled.uid, self.whole.random, self.wanted)}/{build}"
 
+    def host_key(self, tiled: Tiled, variant: str) -> str:
+        return self.key(tiled, f"host-{variant}/{host_build(variant)}")
+
     def on_host(
         self, cut: Cut, tiled: Tiled, variants: Sequence[str] = tuple(VARIANTS)
     ) -> list[Result]:
@@ -186,7 +196,7 @@ class Cutter:
         results: list[Result] = []
         case: Case | None = None
         for variant in variants:
-            key = self.key(tiled, f"host-{variant}/{host_build(variant)}")
+            key = self.host_key(tiled, variant)
             result = self.memory.get(key)
             if result is None:
                 case = case or self.case(cut)
