@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_helpers import Cli
+from small_network import write_network
 from tflite_writer import write_graph
 
 from fieldloop.compare.source import check_source
@@ -87,6 +88,18 @@ def test_the_same_network_is_compiled_to_the_byte(cli: Cli, network: Path, tmp_p
     checked = cli("check", out, "--json").json
     assert checked["bit_exact"] and checked["oracle"] is None
     assert checked["flash_bytes"] == told["flash_bytes"]
+
+
+@pytest.mark.parametrize("mode", ["fdt", "auto"])
+def test_a_tiled_model_is_compared_by_its_outputs(cli: Cli, tmp_path: Path, mode: str) -> None:
+    need("unix")
+    out = tmp_path / "tiled.flm"
+    words = (*write_network(tmp_path), "--learn", 0, "--tiling", mode, "-o", out)
+    assert cli("compile", *words, "--json").json["steps"] > 0
+    told = cli("check", out, "--board", "unix", "--json").json
+    assert told["bit_exact"] and told["board_equal"] and told["outputs_only"]
+    assert [layer["name"] for layer in told["layers"]] == ["fully_connected_4"]
+    assert "sure to be whole" in cli("check", out).out
 
 
 def test_another_network_than_the_source_is_found_out(network: Path, tmp_path: Path) -> None:

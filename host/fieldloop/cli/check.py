@@ -27,7 +27,7 @@ HELP = f"""Compares a model layer by layer: plain C, the optimised kernels, a bo
 older uint8 networks, onnxruntime, torch). Exit code 1 when they differ.
 
 {SOURCES}
-An .flm is compared between kernels and with a board."""
+An .flm is compared between kernels and with a board; of a tiled one the outputs."""
 EXAMPLE = "fieldloop check network.tflite --board qemu-an386 --json"
 
 
@@ -125,6 +125,13 @@ def _text(report: CheckReport) -> str:
         ("samples", str(report.samples)),
         ("kernels", f"{', '.join(report.variants)}: {_same(report.variants_equal)}"),
     ]
+    if report.outputs_only:
+        rows.append(
+            (
+                "layers",
+                "those that make the outputs: of a tiled model nothing else is sure to be whole",
+            )
+        )
     if report.board is not None:
         same = _same(bool(report.board_equal))
         rows.append(("board", f"{report.board} ({report.board_note}): {same}"))

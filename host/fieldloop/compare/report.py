@@ -50,9 +50,13 @@ class OracleCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The verdict, and what it rests on. Bytes; multiply-accumulates."""
+    """The verdict, and what it rests on. Bytes; multiply-accumulates.
+
+    `outputs_only`: the model is tiled, and `layers` are those that make its outputs.
+    """
 
     model: str
+    outputs_only: bool
     dtype: str  # int8, float32 or mixed
     samples: int
     variants: tuple[str, ...]  # kernels compared on this machine, plain C first

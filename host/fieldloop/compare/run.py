@@ -15,7 +15,7 @@ from fieldloop.compare.oracle import Oracle
 from fieldloop.compare.probe import checksum, probing, sample_files
 from fieldloop.compare.report import CheckReport, LayerCheck, OracleCheck
 from fieldloop.image.format import Dtype
-from fieldloop.image.reader import Image, read_image
+from fieldloop.image.reader import read_image
 from fieldloop.runtime.core import VARIANTS
 from fieldloop.targets import roster
 
@@ -56,11 +56,12 @@ def check_image(
     """Runs `samples` everywhere and compares.
 
     `names`: of the image's operators. `oracle`: the source's own runtime; `oracle_note` says why
-    there is none. `board`: a name of the roster, started for it; `memory`: its memory map.
+    there is none. `board`: a name of the roster, started for it; `memory`: its memory map. Of a
+    tiled image the outputs are compared: nothing else is sure to be whole.
     """
     parsed = read_image(image)
     host = HostRun(image, parsed, variants)
-    found = [_Found() for _ in parsed.ops]
+    found = [_Found() for _ in host.ops]
     hashes: list[list[int]] = []
     for done, sample in enumerate(samples):
         plain = host.layers(sample)
@@ -118,7 +119,8 @@ def _against_board(
     with probing(board, files, memory=memory, progress=say) as probe:
         probe.open(IMAGE_FILE)
         for k, wanted in enumerate(hashes):
-            told = probe.layer_hashes(f"s{k}", len(host.parsed.inputs), host.made)
+            hashed = probe.output_hashes if host.tiled else probe.layer_hashes
+            told = hashed(f"s{k}", len(host.parsed.inputs), host.made)
             for item, a, b in zip(found, wanted, told, strict=True):
                 item.board = item.board is not False and a == b
         arena = probe.arena_bytes
@@ -141,7 +143,8 @@ def _report(
     parsed = host.parsed
     names = names or [f"{op.opcode.name.lower()}_{op.index}" for op in parsed.ops]
     layers = []
-    for op, name, item in zip(parsed.ops, names, found, strict=True):
+    for op, item in zip(host.ops, found, strict=True):
+        name = names[op.index]
         tensor = parsed.tensors[op.outputs[0]]
         difference = None
         if item.compared:
@@ -174,13 +177,13 @@ def _report(
         # What counts of a float model is what it puts out; a layer's own share is in its row.
         relative = [
             layer.difference
-            for op, layer in zip(parsed.ops, layers, strict=True)
+            for op, layer in zip(host.ops, layers, strict=True)
             if op.outputs[0] in parsed.outputs and parsed.tensors[op.outputs[0]].dtype is Dtype.F32
         ]
         verdict = OracleCheck(
             name=oracle.name,
             exact=oracle.exact and (has_int8 or not is_float),
-            bit_exact=bool(compared) and not _differs(parsed, found, mixed=is_float and has_int8),
+            bit_exact=bool(compared) and not _differs(host, found, mixed=is_float and has_int8),
             max_abs_diff=max((item.absolute for item in whole), default=0.0),
             max_rel_diff=max((r for r in relative if r is not None), default=None),
             layers=len(compared),
@@ -192,6 +195,7 @@ def _report(
     told = [item.board for item in found]
     return CheckReport(
         model=model,
+        outputs_only=host.tiled,
         dtype="mixed" if is_float and has_int8 else "float32" if is_float else "int8",
         samples=len(samples),
         variants=tuple(host.models),
@@ -209,7 +213,7 @@ def _report(
     )
 
 
-def _differs(parsed: Image, found: list[_Found], *, mixed: bool) -> bool:
+def _differs(host: HostRun, found: list[_Found], *, mixed: bool) -> bool:
     """Whether the bytes of a layer are not the oracle's.
 
     Reals of a mixed model have a tolerance; int8 that is made from such reals may round otherwise.
@@ -217,8 +221,8 @@ def _differs(parsed: Image, found: list[_Found], *, mixed: bool) -> bool:
     if not mixed:
         return any(item.unequal for item in found)
     rounded: set[int] = set()  # tensors that reals which differ went into
-    for op, item in zip(parsed.ops, found, strict=True):
-        is_real = parsed.tensors[op.outputs[0]].dtype is Dtype.F32
+    for op, item in zip(host.ops, found, strict=True):
+        is_real = host.parsed.tensors[op.outputs[0]].dtype is Dtype.F32
         if not rounded.isdisjoint(op.inputs) or (is_real and item.unequal):
             rounded.update(op.outputs)
         elif item.unequal:
