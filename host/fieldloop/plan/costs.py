@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Op, OpKind
+from fieldloop.ir.tensor import DType
 from fieldloop.plan.program import Move
 from fieldloop.plan.types import StepKind
 
-STEP = 200  # any step
+STEP = 900  # any step
 COPIED_BYTE = 1  # moved to the front of a window
-CHANNEL = 20  # of a pool, or of a sum
-ODD_PIXEL = 55  # a channel of a convolution, where pixels do not come in pairs
-DEPTHWISE_CHANNEL = 14  # of a depthwise convolution, and
-DEPTHWISE_TAP = 8  # each of its weights
+CHANNEL = 5  # of a pool, or of a sum
+ODD_PIXEL = 41  # a channel of a convolution, where pixels do not come in pairs
+DEPTHWISE_CHANNEL = 12  # of a depthwise convolution, and
+DEPTHWISE_TAP = 4  # each of its weights
+NARROW = 4  # a multiply-accumulate, of int8 slices that are too narrow for the kernels' words
+WORD = 4  # channels
 
 
 def tile_cost(graph: Graph, op: Op, pixels: int, channels: int) -> int:
@@ -28,10 +31,16 @@ def tile_cost(graph: Graph, op: Op, pixels: int, channels: int) -> int:
         return STEP + (ODD_PIXEL * channels if pixels % 2 else 0) + again
     if op.kind is OpKind.DEPTHWISE_CONV2D:
         w = graph.tensors[op.inputs[1]].shape
-        return STEP + channels * (DEPTHWISE_CHANNEL + DEPTHWISE_TAP * w[1] * w[2])
+        taps = w[1] * w[2]
+        narrow = NARROW if channels < WORD <= w[3] and _is_int8(graph, op) else 0
+        return STEP + channels * (DEPTHWISE_CHANNEL + taps * (DEPTHWISE_TAP + narrow * pixels))
     if op.kind in (OpKind.MAX_POOL, OpKind.AVG_POOL, OpKind.MEAN):
         return STEP + CHANNEL * channels
     return STEP
+
+
+def _is_int8(graph: Graph, op: Op) -> bool:
+    return graph.tensors[op.output].dtype is DType.INT8
 
 
 def move_cost(graph: Graph, move: Move) -> int:
