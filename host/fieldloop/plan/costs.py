@@ -19,7 +19,7 @@ CHANNEL = 5  # of a pool, or of a sum
 ODD_PIXEL = 41  # a channel of a convolution, where pixels do not come in pairs
 DEPTHWISE_CHANNEL = 12  # of a depthwise convolution, and
 DEPTHWISE_TAP = 4  # each of its weights
-NARROW = 4  # a multiply-accumulate, of int8 slices that are too narrow for the kernels' words
+NARROW = 13  # a multiply-accumulate, of int8 slices that are too narrow for the kernels' words
 WORD = 4  # channels
 
 
