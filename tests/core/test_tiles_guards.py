@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core_runner import check_image
+from core_runner import CoreModel, check_image
 from patch import Patch
 from test_tiles_core import channels, network, streamed
 from tile_bases import (
@@ -59,6 +59,8 @@ from fieldloop.image.writer import write_image
 from fieldloop.ir.op import OpKind
 from fieldloop.plan.planner import plan_graph
 from fieldloop.plan.types import More, Plan, PlanKind, Step, StepKind
+from fieldloop.runtime.core import error_name
+from fieldloop.runtime.model import aligned_bytes, pointer
 
 BAD, NEW, GOOD = "FL_EBADMSG", "FL_ENOTSUP", "FL_OK"
 
@@ -372,6 +374,21 @@ def test_one_section_a_plan() -> None:
     assert verdict(size(64, 2)) != GOOD  # what lies behind is no step
     assert verdict(lambda p: p.table["bytes"].__setitem__(p.where(S.TILES), 8)) == BAD
     assert verdict(lambda p: p.section(S.TILES, f.TILES)["count"].__setitem__(0, 2**26)) == BAD
+
+
+def test_plans_of_a_newer_version_are_nobodys() -> None:
+    """They are skipped when an image is checked: nothing may run on them."""
+    graph = network()
+    patch = Patch(write_image(graph, [plan_graph(graph, kind) for kind in PlanKind]))
+    head, offsets = plan_of(patch, 1)
+    head["kind"], head["arena_bytes"] = 7, 16
+    offsets[:] = 2**31
+    core = CoreModel(patch.bytes())
+    arena = aligned_bytes(1 << 16)
+    for kind, there in ((0, True), (1, False), (7, False)):
+        assert (core.lib.fl_model_arena_bytes(core.model, kind) > 0) == there
+        code = core.lib.fl_model_bind(core.model, kind, pointer(arena), len(arena))
+        assert error_name(code) == "FL_ENOENT" if not there else code == 0
 
 
 def test_at_most_65535_steps() -> None:

@@ -45,7 +45,7 @@ static const fl_plan_t *find_plan(const fl_model_t *m, uint32_t kind) {
     const void *data;
     while (fl_image_section(m->image, FL_SECTION_PLAN, &from, &data, &bytes) == FL_OK) {
         const fl_plan_t *plan = data;
-        if (plan->kind == kind) {
+        if (plan->kind == kind && kind <= FL_PLAN_LEARN) {  // others are of a newer minor version, and unproven
             return plan;
         }
     }
