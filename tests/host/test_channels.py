@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from channel_finder import channel_paths
 from program_runner import Runner
 from random_chains import ENDS, INSIDE, STARTS, chain
 from random_mixed import F32, I8, inputs_for, mixed_graph
@@ -18,7 +19,6 @@ from fieldloop.ir.tensor import Array, DType
 from fieldloop.plan.channel_paths import Role, channel_path
 from fieldloop.plan.channels import (
     channel_parts,
-    channel_paths,
     channel_ram,
     emit_channels,
 )

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from channel_finder import channel_paths
 from random_chains import chain
 from random_mixed import F32, I8, inputs_for, mixed_graph
 from test_channels import network
@@ -16,7 +17,7 @@ from fieldloop.ir.shapes import macs
 from fieldloop.ir.tensor import Array, DType
 from fieldloop.plan.bind import bind, places
 from fieldloop.plan.channel_paths import channel_path
-from fieldloop.plan.channels import channel_macs, channel_paths
+from fieldloop.plan.channels import channel_macs
 from fieldloop.plan.loops import compress
 from fieldloop.plan.planner import plan_graph
 from fieldloop.plan.tilings import Tiling, TilingKind, draft

@@ -19,14 +19,11 @@ from dataclasses import dataclass, replace
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import BINARY, POOLS, Mean, Op, OpKind
 from fieldloop.ir.tensor import DType, Tensor
-from fieldloop.plan.maps import Map, map_of, rows_needed
-from fieldloop.plan.program import CannotTileError, root_of
+from fieldloop.plan.maps import MAX_FIELD, Map, map_of, rows_needed
+from fieldloop.plan.program import IN_PLACE, CannotTileError, root_of
 
 ELEMENTWISE = BINARY | {OpKind.TABLE, OpKind.UNARY, OpKind.QUANTIZE, OpKind.DEQUANTIZE}
-# What may be written where its first input lies.
-IN_PLACE = BINARY | {OpKind.TABLE, OpKind.UNARY}
 _INSIDE = ELEMENTWISE | POOLS | {OpKind.DEPTHWISE_CONV2D, OpKind.MEAN, OpKind.RESHAPE}
-_LARGEST = 0xFFFF  # of what a step of the image counts in 16 bits
 
 
 class Role(enum.Enum):
@@ -75,17 +72,13 @@ class ChannelPath:
         return tuple((sum(counts[:i]), count) for i, count in enumerate(counts))
 
 
-def is_channel_path(
-    graph: Graph, first: int, last: int, keep: frozenset[str] = frozenset()
-) -> None:
-    """Raises CannotTileError unless operators first to last (both included) are a path."""
-    channel_path(graph, first, last, keep)
-
-
 def channel_path(
     graph: Graph, first: int, last: int, keep: frozenset[str] = frozenset()
 ) -> ChannelPath:
-    """Operators first to last as a path. `keep`: tensors that must stay whole, as outputs do."""
+    """Operators first to last (both included) as a path; CannotTileError where they are none.
+
+    `keep`: tensors that must stay whole, as outputs do.
+    """
     if not 0 <= first < last < len(graph.ops):
         raise CannotTileError(f"operators {first} to {last} are no chain")
     for index in range(first, last):
@@ -93,25 +86,6 @@ def channel_path(
     drafts = list(_drafts(graph, first, last))
     units = drafts[0].y.channels // drafts[0].y_per
     return ChannelPath(tuple(_only_needed(graph, drafts)), units)
-
-
-def channel_paths(
-    graph: Graph, critical: int, keep: frozenset[str] = frozenset()
-) -> list[tuple[int, int]]:
-    """Paths that hold the output or an input of operator `critical` as slices, longest first."""
-    found = []
-    for first in range(critical, -1, -1):
-        if first + 1 < critical and graph.ops[first + 1].kind not in _INSIDE:
-            break
-        for last in range(max(first + 1, critical), len(graph.ops)):
-            try:
-                is_channel_path(graph, first, last, keep)
-                found.append((first, last))
-            except CannotTileError:
-                pass
-            if last > first and graph.ops[last].kind not in _INSIDE:
-                break
-    return sorted(found, key=lambda path: (path[0] - path[1], path))
 
 
 # ---- from operators to stages
@@ -134,7 +108,7 @@ def _map(op: Op, tensor: Tensor) -> Map:
     made = map_of(tensor.shape)
     if made is None:
         raise _refuse(op, "several samples of a map")
-    if max(made.rows, made.width, made.channels) > _LARGEST:
+    if max(made.rows, made.width, made.channels) > MAX_FIELD:
         raise _refuse(op, "its map is too large for a step")
     if tensor.dtype is DType.INT32:
         raise _refuse(op, "integers of 32 bits")
@@ -177,7 +151,7 @@ def _fan_out(graph: Graph, index: int) -> Stage | None:
         seen = _map(op, x)
     elif op.kind is OpKind.FULLY_CONNECTED:
         seen = Map(out.shape[0], 1, x.size // out.shape[0])
-        if max(seen.rows, seen.channels) > _LARGEST:
+        if max(seen.rows, seen.channels) > MAX_FIELD:
             raise _refuse(op, "its input is too large for a step")
     elif op.kind is OpKind.EMBEDDING:
         seen = Map(x.size, 1, 1)

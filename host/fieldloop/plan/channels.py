@@ -20,22 +20,11 @@ from fieldloop.plan.channel_paths import (
     Role,
     Stage,
     channel_path,
-    channel_paths,
-    is_channel_path,
     outside,
 )
 from fieldloop.plan.maps import Map
 from fieldloop.plan.program import Box, Builder, Move, Piece, root_of
 from fieldloop.plan.types import StepKind
-
-__all__ = [
-    "channel_macs",
-    "channel_parts",
-    "channel_paths",
-    "channel_ram",
-    "emit_channels",
-    "is_channel_path",
-]
 
 MOST_PARTS = 64
 _SUM_BYTES = 4  # an accumulator: int32 or float32

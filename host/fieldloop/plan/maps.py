@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fieldloop.ir.op import Op, Window
 
+MAX_FIELD = 0xFFFF  # of what a step of the image counts in 16 bits
+
 
 @dataclass(frozen=True, slots=True)
 class Map:

@@ -14,9 +14,12 @@ from functools import lru_cache
 
 from fieldloop.errors import FieldloopError
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import Op, OpKind
+from fieldloop.ir.op import BINARY, Op, OpKind
 from fieldloop.ir.tensor import Tensor
 from fieldloop.plan.types import StepKind
+
+# What may be written where its first input lies.
+IN_PLACE = BINARY | {OpKind.TABLE, OpKind.UNARY}
 
 
 class CannotTileError(FieldloopError):

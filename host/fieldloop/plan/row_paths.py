@@ -23,8 +23,8 @@ import numpy.typing as npt
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import BINARY, WEIGHTED, WINDOWED, Mean, Op, OpKind, Window
 from fieldloop.ir.shapes import macs
-from fieldloop.plan.maps import Map, map_of, op_window
-from fieldloop.plan.program import CannotTileError, activations, lives, root_of
+from fieldloop.plan.maps import MAX_FIELD, Map, map_of, op_window
+from fieldloop.plan.program import IN_PLACE, CannotTileError, activations, lives, root_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -35,8 +35,6 @@ _ROW_BY_ROW = BINARY | {
     OpKind.DEQUANTIZE,
     OpKind.EMBEDDING,
 }
-IN_PLACE = BINARY | {OpKind.TABLE, OpKind.UNARY}
-MAX_FIELD = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fieldloop.ir.shapes import macs
 from fieldloop.plan.channels import channel_macs, emit_channels
 from fieldloop.plan.occupancy import Occupancy, occupancy
 from fieldloop.plan.program import (
+    IN_PLACE,
     Builder,
     Piece,
     Program,
@@ -20,7 +21,7 @@ from fieldloop.plan.program import (
     lives,
     root_of,
 )
-from fieldloop.plan.row_paths import IN_PLACE, row_path
+from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.rows import emit_stream, emit_tiles, stream_macs, tile_macs
 from fieldloop.plan.stacking import Stacking, stack
 
