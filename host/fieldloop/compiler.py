@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fieldloop.compile_report import CompileReport, compile_report
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.writer import RehearsalSet, Trainable, write_image
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind, Requant
 from fieldloop.ir.reference import run
-from fieldloop.ir.shapes import macs
 from fieldloop.ir.tensor import Array, DType, Quant
 from fieldloop.plan.order import best_order
 from fieldloop.plan.planner import backward_reads, plan_learning
 from fieldloop.plan.search import Goal
-from fieldloop.plan.show import memory_map
-from fieldloop.plan.tiled import Planned, plan_tiled
+from fieldloop.plan.tiled import plan_tiled
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.verify import verify
 from fieldloop.quantize.ptq import quantize_graph
@@ -57,53 +56,6 @@ INNER_RATE = 0.03
 # may go further; what clips is lost to the learner, what is too wide costs resolution. On the same
 # students factors from 1 to 3 made no difference, so nothing is given away.
 LEARN_HEADROOM = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """One operator of the compiled model."""
-
-    name: str
-    kind: str
-    dtype: str  # of the output
-    output_shape: tuple[int, ...]
-    macs: int
-    weight_bytes: int  # weights, bias and tables, in flash
-    output_bytes: int
-    lr_scale: float | None  # of a trainable layer
-
-
-@dataclass(frozen=True, slots=True)
-class TileReport:
-    """A stretch of operators that is not computed one after the other, each whole."""
-
-    first: str  # names of operators
-    last: str
-    kind: str  # "fdt", "ffmt", "stream" or "in_place"
-    amount: int  # fdt, ffmt: parts; stream: rows at a time
-
-
-@dataclass(frozen=True, slots=True)
-class CompileReport:
-    """What the model will cost, to the byte. RAM is the whole arena, with plain C kernels.
-
-    `optimal`: no plan can need less: untiled, no order of the operators and no layout; tiled, no
-    tiling either. `bound_bytes`: what no plan of that kind can do without.
-    """
-
-    flash_bytes: int
-    ram_infer_bytes: int
-    ram_learn_bytes: int | None  # the forward arena while learning; the learner's own comes on top
-    untiled_ram_bytes: int
-    macs: int  # of one run, with what is computed twice
-    mac_overhead: float  # to the untiled model: 0.05 is 5 % more
-    tiles: tuple[TileReport, ...]
-    steps: int  # of the plan for inference; 0: one an operator
-    optimal: bool
-    bound_bytes: int
-    planner_seconds: float
-    layers: tuple[LayerReport, ...]
-    memory_map: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +174,7 @@ def compile_graph(
         rehearsal=_rehearsal(ordered, rehearsal),
         meta=meta,
     )
-    report = _report(ordered, image, plans, trainables, planned, seconds)
+    report = compile_report(ordered, image, plans, trainables, planned, seconds)
     for what, needed, limit in (
         ("flash", report.flash_bytes, flash_limit),
         ("RAM", max(plan.arena_bytes for plan in plans), ram_limit),
@@ -386,55 +338,3 @@ def _rehearsal(graph: Graph, rehearsal: tuple[Array, Array] | None) -> Rehearsal
         raise UsageError(f"rehearsal: the input of {graph.name} is not int8; it cannot learn")
     numbers: npt.NDArray[np.int64] = y.astype(np.int64)
     return RehearsalSet(tensor.quant.quantize(x), numbers)
-
-
-def _report(
-    graph: Graph,
-    image: bytes,
-    plans: tuple[Plan, ...],
-    trainables: tuple[Trainable, ...],
-    planned: Planned,
-    seconds: float,
-) -> CompileReport:
-    rates = {layer.op: layer.lr_scale for layer in trainables}
-    arena = {plan.kind: plan.arena_bytes for plan in plans}
-    layers = tuple(
-        LayerReport(
-            name=op.name,
-            kind=op.kind.value,
-            dtype=graph.tensors[op.output].dtype.value,
-            output_shape=graph.tensors[op.output].shape,
-            macs=macs(op, graph.tensors),
-            weight_bytes=sum(
-                graph.tensors[n].bytes for n in op.inputs if graph.tensors[n].is_constant
-            ),
-            output_bytes=graph.tensors[op.output].bytes,
-            lr_scale=rates.get(op.name),
-        )
-        for op in graph.ops
-    )
-    tiles = tuple(
-        TileReport(
-            graph.ops[tiling.first].name,
-            graph.ops[tiling.last].name,
-            tiling.kind.value,
-            tiling.amount,
-        )
-        for tiling in planned.tilings
-    )
-    work = graph.macs()
-    return CompileReport(
-        flash_bytes=len(image),
-        ram_infer_bytes=arena[PlanKind.INFER],
-        ram_learn_bytes=arena.get(PlanKind.LEARN),
-        untiled_ram_bytes=planned.untiled.arena_bytes,
-        macs=planned.macs,
-        mac_overhead=planned.macs / work - 1.0 if work else 0.0,
-        tiles=tiles,
-        steps=len(planned.plan.steps),
-        optimal=planned.optimal,
-        bound_bytes=planned.bound,
-        planner_seconds=seconds,
-        layers=layers,
-        memory_map=memory_map(graph, planned.untiled),
-    )

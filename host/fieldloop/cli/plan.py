@@ -20,7 +20,6 @@ from fieldloop.cli.tiling import (
     numbered,
     overhead,
     stages,
-    tile_reports,
     tile_rows,
 )
 from fieldloop.errors import UsageError
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
 
 def _front(args: argparse.Namespace, graph: Graph, console: Console) -> Output:
     """What all searches have met and nothing else beats in RAM, work and steps."""
+    from fieldloop.compile_report import tile_reports
     from fieldloop.plan.pareto import pareto
     from fieldloop.plan.svg_front import Spot, front_svg
 
@@ -102,7 +102,10 @@ def _front(args: argparse.Namespace, graph: Graph, console: Console) -> Output:
         rows.append((*map(str, numbers), tiled))
         says = f"{point.ram_bytes:,} bytes, {point.macs:,} MACs, {point.steps} steps\n{tiled}"
         spots.append(Spot(point.ram_bytes, more, point.added, says))
-    note = "added: instructions of a Cortex-M4 for steps and copies, about; layers from 1"
+    note = (
+        "added: instructions of a Cortex-M4 for steps and copies, about; steps: as they run, each "
+        "turn of a loop; layers from 1"
+    )
     text = f"{table(rows)}\n\n{note}"
     if args.svg is not None:
         write_file(
@@ -114,6 +117,7 @@ def _front(args: argparse.Namespace, graph: Graph, console: Console) -> Output:
 
 def _map(args: argparse.Namespace, graph: Graph, goal: Goal, console: Console) -> Output:
     """Untiled and tiled, one above the other, or drawn side by side."""
+    from fieldloop.compile_report import tile_reports
     from fieldloop.plan.svg import memory_map_svg
     from fieldloop.plan.text_map import text_map
     from fieldloop.plan.tiled import plan_tiled

@@ -11,8 +11,7 @@ from fieldloop.cli.console import Console, plural, short
 from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
-    from fieldloop.compiler import TileReport
-    from fieldloop.ir.graph import Graph
+    from fieldloop.compile_report import TileReport
     from fieldloop.plan.search import Goal
     from fieldloop.plan.tilings import Tiling
 
@@ -65,14 +64,6 @@ def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     for done, total in list(seen.values())[-1:]:
         if done < total:  # a search may end before it has tried everything
             console.progress(total, total)
-
-
-def tile_reports(graph: Graph, tilings: Sequence[Tiling]) -> list[TileReport]:
-    """Tilings by the names of their operators."""
-    from fieldloop.compiler import TileReport
-
-    names = [op.name for op in graph.ops]
-    return [TileReport(names[t.first], names[t.last], t.kind.value, t.amount) for t in tilings]
 
 
 def tile_rows(tiles: Sequence[TileReport]) -> list[tuple[str, str]]:
