@@ -79,6 +79,7 @@ def test_as_text_and_as_numbers(cli: Cli, network: Words) -> None:
     assert "  plan\n" in text.err and cli("plan", *network, "-q").err == ""
     none = cli("plan", *network, "--tiling", "none")
     assert none.code == 0 and "\n\nuntiled\n" in none.out
+    assert " bytes, the least there can be without tiling\n" in none.out
     assert "\n\ntiled\n" not in none.out and "RAM without tiling" not in none.out
 
 

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
     if report.ram_learn_bytes is not None:
         rows.insert(2, learn_row(report.ram_learn_bytes, learner))
     if args.tiling != "none":
-        least = bound_words(report.ram_infer_bytes, report.bound_bytes, report.optimal)
+        least = bound_words(report.bound_bytes, optimal=report.optimal, tiling=args.tiling)
         rows.insert(2, ("RAM without tiling", f"{report.untiled_ram_bytes} bytes"))
         rows += tile_rows(report.tiles) or [("tiled", "nothing: no tiling needs less RAM")]
         rows.append(("plan", f"{report.steps or len(report.layers)} steps, {least}"))

@@ -148,8 +148,9 @@ def _map(args: argparse.Namespace, graph: Graph, goal: Goal, console: Console) -
         "buffers": {chart.title: [_value(band) for band in chart.bands] for chart in charts},
         "svg": None if args.svg is None else str(args.svg),
     }
+    least = bound_words(planned.bound, optimal=planned.optimal, tiling=args.tiling)
     rows = [
-        ("RAM", f"{ram} bytes, {bound_words(ram, planned.bound, planned.optimal)}"),
+        ("RAM", f"{ram} bytes, {least}"),
         ("RAM without tiling", f"{untiled} bytes"),
         ("work", f"{planned.macs} multiply-accumulates{overhead(more)}"),
         *(tile_rows(tiles) or [("tiled", "nothing: no tiling needs less RAM")]),

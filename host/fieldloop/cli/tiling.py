@@ -90,9 +90,10 @@ def overhead(factor: float) -> str:
     return "" if factor == 0 else f", {100 * factor:+.1f} % to untiled"
 
 
-def bound_words(ram: int, bound: int, optimal: bool) -> str:
-    """What is known about the least."""
-    return "the least there can be" if optimal else f"none can need less than {bound} bytes"
+def bound_words(bound: int, *, optimal: bool, tiling: str) -> str:
+    """What is known about the least; without tiling, of plans without."""
+    known = "the least there can be" if optimal else f"none can need less than {bound} bytes"
+    return known if tiling != "none" else f"{known} without tiling"
 
 
 def _layers(tile: TileReport) -> str:
