@@ -149,7 +149,7 @@ def test_usage_errors(cli: Cli, network: Words) -> None:
         cli("compile", *network, f"--mac-limit={limit}").refused(2, "factor of 1 or more")
     cli("compile", *network, "--mac-limit", "much").refused(2, "--mac-limit", "much")
     cli("compile", *network, "--tiling", "most").refused(2, "--tiling", "most", "auto")
-    cli("compile", *network, "--mac-limit", "1.5").refused(2, "--mac-limit is for tiled plans")
+    cli("compile", *network, "--mac-limit", "1.5").refused(2, "mac_limit", "for tiled plans")
     cli("compile", "digits", "--tiling", "auto").refused(2, "digits")
 
 

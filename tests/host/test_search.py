@@ -146,6 +146,11 @@ def test_limits_that_mean_nothing_are_refused(limit: float) -> None:
         Goal("auto", limit)
 
 
+def test_a_limit_without_tiling_is_refused() -> None:
+    with pytest.raises(UsageError, match="for tiled plans"):
+        Goal("none", 1.5)
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(UsageError, match="none, fdt, ffmt, auto, got 'best'"):
         Goal("best")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fieldloop.cli.console import Console, plural, short
-from fieldloop.errors import UsageError
 
 if TYPE_CHECKING:
     from fieldloop.compile_report import TileReport
@@ -43,10 +42,7 @@ def check_tiling(args: argparse.Namespace) -> Goal:
     """What is wanted, checked before any work is done."""
     from fieldloop.plan.search import Goal
 
-    goal = Goal(args.tiling, args.mac_limit)
-    if args.tiling == "none" and args.mac_limit is not None:
-        raise UsageError("--mac-limit is for tiled plans; give --tiling ffmt or auto with it")
-    return goal
+    return Goal(args.tiling, args.mac_limit)
 
 
 @contextmanager

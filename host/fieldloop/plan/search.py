@@ -59,6 +59,8 @@ class Goal:
                 f"mac_limit: expected a factor of 1 or more, got {self.mac_limit}: a plan may use "
                 "that many times the multiply-accumulates of the untiled model"
             )
+        if self.mac_limit is not None and self.mode == "none":
+            raise UsageError("mac_limit: it is for tiled plans; choose a tiling, ffmt or auto")
 
     @property
     def kinds(self) -> frozenset[TilingKind]:
