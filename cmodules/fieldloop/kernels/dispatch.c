@@ -1,14 +1,6 @@
 // The public kernels are those of the variant this build is for.
 #include "kernels/variants.h"
 
-#if FL_KERNELS == 2
-#define FL_PICK(kernel) kernel##_mve
-#elif FL_KERNELS == 1
-#define FL_PICK(kernel) kernel##_dsp
-#else
-#define FL_PICK(kernel) kernel##_plain
-#endif
-
 fl_variant_t fl_kernels_variant(void) {
     return (fl_variant_t)FL_KERNELS;
 }

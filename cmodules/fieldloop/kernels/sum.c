@@ -5,14 +5,6 @@
 #include "kernels/variants.h"
 #include "requant.h"
 
-#if FL_KERNELS == 2
-#define FL_PICK(kernel) kernel##_mve
-#elif FL_KERNELS == 1
-#define FL_PICK(kernel) kernel##_dsp
-#else
-#define FL_PICK(kernel) kernel##_plain
-#endif
-
 void fl_conv2d_sum(const fl_conv_params_t *p, int32_t x_zero, int32_t w_zero, const fl_map_dims_t *d,
                    const fl_part_t *part, const int8_t *x, const int8_t *w, int32_t *acc) {
     FL_PICK(fl_conv2d_sum)(p, x_zero, w_zero, d, part, x, w, acc);

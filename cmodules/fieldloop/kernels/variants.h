@@ -15,6 +15,15 @@
 #endif
 #endif
 
+// The variant that this build is for.
+#if FL_KERNELS == 2
+#define FL_PICK(kernel) kernel##_mve
+#elif FL_KERNELS == 1
+#define FL_PICK(kernel) kernel##_dsp
+#else
+#define FL_PICK(kernel) kernel##_plain
+#endif
+
 #define FL_DECLARE_VARIANT(variant)                                                                                     \
     void fl_conv2d_##variant(const fl_conv_params_t *p, const fl_quant_t *q, const fl_map_dims_t *d, const int8_t *x,   \
                              const int8_t *w, const int32_t *b, void *scratch, int8_t *out);                            \
