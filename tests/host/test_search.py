@@ -70,6 +70,7 @@ def test_all_ways_together_go_below_them(name: str) -> None:
     assert arena(model(name), "auto") <= AUTO[name]
 
 
+@pytest.mark.slow
 @needs_models
 @pytest.mark.parametrize("name", LARGE)
 def test_large_detectors(name: str) -> None:
