@@ -13,7 +13,7 @@ from fieldloop.ir.tensor import DType
 from fieldloop.plan.program import Builder, CannotTileError, lives
 from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.row_tables import live_bytes, row_table
-from fieldloop.plan.rows import emit_stream, emit_tiles, stream_macs, tile_macs
+from fieldloop.plan.rows import emit_stream, emit_tiles, tile_macs
 from fieldloop.plan.search import Goal
 from fieldloop.plan.tiled import plan_tiled
 from fieldloop.plan.tilings import Tiling, TilingKind, draft
@@ -65,7 +65,7 @@ def test_streaming_makes_each_row_once_and_in_order(graph: Graph, rows: int) -> 
     made = rows_made(graph, [Tiling(0, last, TilingKind.STREAM, rows)])
     for index, op in enumerate(graph.ops):
         assert made[index] == list(range(graph.tensors[op.output].shape[1]))
-    assert stream_macs(row_path(graph, 0, last)) == graph.macs()
+    assert emit_stream(Builder(graph), row_path(graph, 0, last), rows) == graph.macs()
 
 
 def test_a_chain_of_windows_needs_three_rows_each() -> None:
@@ -106,7 +106,7 @@ def test_rows_that_nobody_reads_are_not_made() -> None:
     x = build.add("pool", OpKind.MAX_POOL, [x], window=Window((2, 2), stride=(2, 2)))
     graph = build.graph([x])
     assert rows_made(graph, [Tiling(0, 1)])[0] == list(range(12))
-    assert stream_macs(row_path(graph, 0, 1)) == graph.macs() // 13 * 12
+    assert emit_stream(Builder(graph), row_path(graph, 0, 1), 1) == graph.macs() // 13 * 12
 
 
 def test_a_mean_and_a_flattened_layer_end_a_path_as_sums() -> None:

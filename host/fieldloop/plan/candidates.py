@@ -8,13 +8,13 @@ from fieldloop.ir.graph import Graph
 from fieldloop.plan.channel_paths import channel_path, outside
 from fieldloop.plan.channels import channel_parts, channel_ram
 from fieldloop.plan.costs import COPIED_BYTE, STEP, tile_cost
+from fieldloop.plan.parts import MOST_PARTS, part_numbers
 from fieldloop.plan.program import CannotTileError, activations, lives, root_of
 from fieldloop.plan.row_paths import RowPath, row_path
 from fieldloop.plan.row_tables import live_bytes, row_table
 from fieldloop.plan.rows import tile_macs
 from fieldloop.plan.tilings import Tiling, TilingKind, can_be_in_place
 
-MOST_PARTS = 64
 ROWS = (1, 2, 4, 8)  # at a time, of row streaming; the search widens further what it takes
 
 
@@ -85,16 +85,12 @@ class Candidates:
         except CannotTileError:
             return
         if TilingKind.STREAM in kinds:
-            end = path.stages[-1]
-            height = end.inp.rows if end.sums else end.out.rows
             for rows in ROWS:
-                if rows == 1 or rows < height:
+                if rows == 1 or rows < path.height:
                     self.all.append(self._stream(path, rows))
         if TilingKind.FFMT in kinds and len(path.outer) == 1:
-            end = path.stages[-1]
-            height = end.inp.rows if end.sums else end.out.rows
-            for parts in _counts(height):
-                self.all.append(self._halo(path, height, parts))
+            for parts in _counts(path.height):
+                self.all.append(self._halo(path, parts))
 
     def _stream(self, path: RowPath, rows: int) -> Candidate:
         """A path of rows, `rows` at a time."""
@@ -102,10 +98,9 @@ class Candidates:
         ram, safe = live_bytes(table, self._gone(path.given, path.last))
         cost = 0
         for stage in path.stages:
-            height = stage.inp.rows if stage.sums else stage.out.rows
-            pixels = stage.out.width * min(rows, height)
+            pixels = stage.out.width * min(rows, stage.height)
             each = tile_cost(self.graph, stage.op, pixels, stage.out.channels)
-            cost += each * -(-height // rows)
+            cost += each * -(-stage.height // rows)
         for root in path.inner:
             if root not in path.shared:
                 height = int(table.end[root][-1])
@@ -124,8 +119,8 @@ class Candidates:
             cost,
         )
 
-    def _halo(self, path: RowPath, height: int, parts: int) -> Candidate:
-        table = row_table(path, -(-height // parts), cached=False)
+    def _halo(self, path: RowPath, parts: int) -> Candidate:
+        table = row_table(path, -(-path.height // parts), cached=False)
         ram, safe = live_bytes(table, self._gone(path.given, path.last))
         through = self.through(path.first, path.last, path.given)
         return Candidate(
@@ -141,10 +136,10 @@ class Candidates:
     def _channels(self, first: int, last: int) -> None:
         try:
             path = channel_path(self.graph, first, last, self.keep)
+            given = tuple(name for s in path.stages for name in outside(self.graph, s))
+            through = self.through(first, last, given)
             for parts in channel_parts(self.graph, first, last):
-                given = tuple(name for s in path.stages for name in outside(self.graph, s))
-                ram = channel_ram(self.graph, first, last, parts)
-                ram += self.through(first, last, given)
+                ram = channel_ram(self.graph, first, last, parts) + through
                 tiling = Tiling(first, last, TilingKind.FDT, parts)
                 cost = 0
                 for stage in path.stages:
@@ -158,10 +153,5 @@ class Candidates:
 
 
 def _counts(height: int) -> list[int]:
-    """Numbers of tiles worth trying: the least for each height of the highest tile."""
-    found: dict[int, int] = {}
-    for parts in range(2, min(MOST_PARTS, height) + 1):
-        found.setdefault(-(-height // parts), parts)
-    if height > MOST_PARTS:
-        found[1] = height
-    return list(found.values())
+    """Numbers of tiles worth trying, single rows among them."""
+    return part_numbers(height) + [height] * (height > MOST_PARTS)

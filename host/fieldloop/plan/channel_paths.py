@@ -20,6 +20,7 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import BINARY, POOLS, Mean, Op, OpKind
 from fieldloop.ir.tensor import DType, Tensor
 from fieldloop.plan.maps import MAX_FIELD, Map, map_of, rows_needed
+from fieldloop.plan.parts import shares
 from fieldloop.plan.program import IN_PLACE, CannotTileError, root_of
 
 ELEMENTWISE = BINARY | {OpKind.TABLE, OpKind.UNARY, OpKind.QUANTIZE, OpKind.DEQUANTIZE}
@@ -67,9 +68,7 @@ class ChannelPath:
         """(first, count) of each part: the wider ones come first, and differ by one."""
         if not 1 <= parts <= self.units:
             raise CannotTileError(f"{self.units} channels do not make {parts} parts")
-        least, wider = divmod(self.units, parts)
-        counts = [least + 1] * wider + [least] * (parts - wider)
-        return tuple((sum(counts[:i]), count) for i, count in enumerate(counts))
+        return shares(self.units, parts)
 
 
 def channel_path(

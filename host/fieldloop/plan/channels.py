@@ -23,10 +23,10 @@ from fieldloop.plan.channel_paths import (
     outside,
 )
 from fieldloop.plan.maps import Map
+from fieldloop.plan.parts import part_numbers
 from fieldloop.plan.program import Box, Builder, Move, Piece, root_of
 from fieldloop.plan.types import StepKind
 
-MOST_PARTS = 64
 _SUM_BYTES = 4  # an accumulator: int32 or float32
 
 
@@ -46,11 +46,7 @@ def emit_channels(
 
 def channel_parts(graph: Graph, first: int, last: int) -> list[int]:
     """Numbers of parts worth trying: the least one for each width of the widest slice."""
-    units = channel_path(graph, first, last).units
-    widths: dict[int, int] = {}
-    for parts in range(2, min(MOST_PARTS, units) + 1):
-        widths.setdefault(-(-units // parts), parts)
-    return list(widths.values())
+    return part_numbers(channel_path(graph, first, last).units)
 
 
 def channel_macs(graph: Graph, first: int, last: int) -> int:

@@ -48,10 +48,8 @@ def _longest(
             path = row_path(graph, first, last, keep)
         except CannotTileError:
             continue
-        stage = path.stages[-1]
-        height = stage.inp.rows if stage.sums else stage.out.rows
-        if kind is TilingKind.STREAM and height > 1:
+        if kind is TilingKind.STREAM and path.height > 1:
             return last
-        if kind is TilingKind.FFMT and height >= parts and len(path.outer) == 1:
+        if kind is TilingKind.FFMT and path.height >= parts and len(path.outer) == 1:
             return last
     return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fieldloop.ir.graph import Graph
-from fieldloop.plan.search import Goal, Progress, Search, overhead
+from fieldloop.plan.search import Goal, Progress, Search
 from fieldloop.plan.tilings import Draft, Tiling
 
 
@@ -46,7 +46,7 @@ def pareto(
         for made in search.built.values():
             if made is not None:
                 points.append(
-                    Point(made.peak, made.macs, overhead(made), len(made.program.moves), made)
+                    Point(made.peak, made.macs, made.overhead, len(made.program.moves), made)
                 )
     return _front(points)
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import BINARY, WEIGHTED, WINDOWED, Mean, Op, OpKind, Window
 from fieldloop.ir.shapes import macs
+from fieldloop.ir.tensor import Tensor
 from fieldloop.plan.maps import MAX_FIELD, Map, map_of, op_window
 from fieldloop.plan.program import IN_PLACE, CannotTileError, activations, lives, root_of
 
@@ -50,9 +51,17 @@ class Stage:
     out: Map
     sums: bool  # over all rows of the input: the end of the path
     macs: int
-
     firsts: Rows  # [row]: first input row that output row `row` reads; beyond the last one: all
     ends: Rows  # [end]: behind the last input row that output rows below `end` read
+
+    @property
+    def height(self) -> int:
+        """Rows that are asked for: of the output, or of the input that it sums."""
+        return self.inp.rows if self.sums else self.out.rows
+
+    def macs_of(self, rows: int) -> int:
+        """Multiply-accumulates of so many of these rows."""
+        return self.macs // self.height * rows
 
 
 def _reach(window: Window | None, inp: Map, out: Map) -> tuple[Rows, Rows]:
@@ -85,6 +94,11 @@ class RowPath:
     @property
     def sums(self) -> bool:
         return self.stages[-1].sums
+
+    @property
+    def height(self) -> int:
+        """Rows that the last operator is asked for."""
+        return self.stages[-1].height
 
 
 def row_path(graph: Graph, first: int, last: int, keep: frozenset[str] = frozenset()) -> RowPath:
@@ -161,8 +175,7 @@ def _stage(
     tensors = graph.tensors
     names = activations(graph, op)
     x, y = tensors[op.inputs[0]], tensors[op.output]
-    out = map_of(y.shape, turned=turned and len(y.shape) == 4)
-    inp = map_of(x.shape, turned=turned and len(x.shape) == 4)
+    out, inp = _seen(y, turned), _seen(x, turned)
     sums = False
     if inp is None or out is None:
         raise refuse("several samples")
@@ -210,13 +223,17 @@ def _stage(
     return Stage(index, op, window, reads, makes, inp, out, sums, work, firsts, ends)
 
 
+def _seen(tensor: Tensor, turned: bool) -> Map | None:
+    """The map of a tensor in a path whose maps of height and width are turned."""
+    return map_of(tensor.shape, turned=turned and len(tensor.shape) == 4)
+
+
 def _is_global(op: Op, inp: Map, out: Map) -> bool:
     return (
         op.kind is OpKind.AVG_POOL
         and op.window is not None
         and out.rows * out.width == 1
         and sorted(op.window.kernel) == sorted((inp.rows, inp.width))
-        and op.window.kernel[0] * op.window.kernel[1] == inp.rows * inp.width
         and not any(op.window.pads)
     )
 
@@ -237,7 +254,7 @@ def _sums_rows(op: Op, shape: tuple[int, ...], inp: Map, out: Map) -> bool:
 def _flattened(graph: Graph, op: Op, turned: bool) -> Map:
     """The map whose elements, in their order, a fully connected layer reads."""
     root = graph.tensors[root_of(graph, op.inputs[0])]
-    seen = map_of(root.shape, turned=turned and len(root.shape) == 4)
+    seen = _seen(root, turned)
     if seen is None or seen.rows * seen.row_elements != graph.tensors[op.inputs[1]].shape[1]:
         raise CannotTileError(f"{op.name} ({op.kind.value}): several samples")
     return seen

@@ -35,8 +35,9 @@ class RowTable:
             if stage.sums:
                 total += stage.macs
             else:
-                made = int((self.end[stage.makes] - self.start[stage.makes]).sum())
-                total += stage.macs // stage.out.rows * made
+                total += stage.macs_of(
+                    int((self.end[stage.makes] - self.start[stage.makes]).sum())
+                )
         return total
 
     def window(self, root: str) -> tuple[int, int]:
@@ -64,9 +65,8 @@ def _read_at_once(stage: Stage, rows: int) -> int:
 def row_table(path: RowPath, rows: int, *, cached: bool) -> RowTable:
     """`rows`: of the last operator's output (its input, where it sums), an iteration."""
     last = path.stages[-1]
-    height = last.inp.rows if last.sums else last.out.rows
-    count = -(-height // rows)
-    ends = np.minimum(height, np.arange(1, count + 1, dtype=np.int64) * rows)
+    count = -(-path.height // rows)
+    ends = np.minimum(path.height, np.arange(1, count + 1, dtype=np.int64) * rows)
     starts = np.concatenate(([0], ends[:-1]))
     start: dict[str, Rows] = {}
     end: dict[str, Rows] = {}

@@ -7,17 +7,19 @@ what is left moves to its front. Without a cache, tile after tile makes all it n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from fieldloop.ir.op import BINARY, OpKind
+from fieldloop.plan.parts import shares
 from fieldloop.plan.program import Box, Builder, CannotTileError, Move, Piece
 from fieldloop.plan.row_paths import RowPath, Stage
-from fieldloop.plan.row_tables import row_table
 from fieldloop.plan.types import StepKind
 
 
-def emit_stream(builder: Builder, path: RowPath, rows: int) -> None:
-    """Row streaming: every operator makes at most `rows` rows at a time, each row once."""
+def emit_stream(builder: Builder, path: RowPath, rows: int) -> int:
+    """Row streaming: every operator makes at most `rows` rows at a time, each row once, and none
+    that nobody reads. Returns the multiply-accumulates.
+    """
     writer = _Writer(builder, path)
     last = path.stages[-1]
     made = dict.fromkeys(writer.maker, 0)
@@ -58,34 +60,35 @@ def emit_stream(builder: Builder, path: RowPath, rows: int) -> None:
     for root in path.outer:  # what others read to its end
         if not (last.sums and root == last.makes):
             pull(root, writer.maker[root].out.rows)
-    writer.finish()
+    return writer.finish()
 
 
-def emit_tiles(builder: Builder, path: RowPath, parts: int) -> None:
-    """FFMT: `parts` tiles of the last operator's rows, each computed with its halo."""
-    last = path.stages[-1]
-    height = last.inp.rows if last.sums else last.out.rows
-    if parts > height:
-        raise CannotTileError(f"{last.op.name} has {height} rows for {parts} tiles")
+def emit_tiles(builder: Builder, path: RowPath, parts: int) -> int:
+    """FFMT: `parts` tiles of the last operator's rows, each computed with its halo. Returns the
+    multiply-accumulates.
+    """
+    if parts > path.height:
+        name = path.stages[-1].op.name
+        raise CannotTileError(f"{name} has {path.height} rows for {parts} tiles")
     if len(path.outer) > 1:
         raise CannotTileError(f"{path.outer[0]} is needed by others too")
     writer = _Writer(builder, path)
-    row = 0
-    for part in range(parts):
-        end = row + height // parts + (part < height % parts)
-        for stage, a, b in _tile_rows(path, row, end):
-            if stage.sums:
-                writer.sum(stage, a, b)
-            else:
-                if a < b:
-                    writer.refill(stage.makes, a)
-                    writer.tile(stage, a, b)
-        row = end
-    writer.finish()
+    for stage, a, b in _tile_rows(path, parts):
+        if stage.sums:
+            writer.sum(stage, a, b)
+        elif a < b:
+            writer.refill(stage.makes, a)
+            writer.tile(stage, a, b)
+    return writer.finish()
 
 
-def _tile_rows(path: RowPath, row: int, end: int) -> list[tuple[Stage, int, int]]:
-    """Rows [a, b) that every operator makes for rows [row, end) of the last one, in order."""
+def _tile_rows(path: RowPath, parts: int) -> Iterator[tuple[Stage, int, int]]:
+    """Tile after tile, the rows [a, b) that every operator makes for it, in order."""
+    for first, count in shares(path.height, parts):
+        yield from _one_tile(path, first, first + count)
+
+
+def _one_tile(path: RowPath, row: int, end: int) -> list[tuple[Stage, int, int]]:
     wanted = {path.stages[-1].makes: (row, end)}
     found = []
     for stage in reversed(path.stages):
@@ -101,21 +104,7 @@ def _tile_rows(path: RowPath, row: int, end: int) -> list[tuple[Stage, int, int]
 
 def tile_macs(path: RowPath, parts: int) -> int:
     """Multiply-accumulates of `parts` tiles."""
-    last = path.stages[-1]
-    height = last.inp.rows if last.sums else last.out.rows
-    total, row = 0, 0
-    for part in range(parts):
-        end = row + height // parts + (part < height % parts)
-        for stage, a, b in _tile_rows(path, row, end):
-            over = stage.inp.rows if stage.sums else stage.out.rows
-            total += stage.macs // over * max(0, b - a)
-        row = end
-    return total
-
-
-def stream_macs(path: RowPath) -> int:
-    """Multiply-accumulates of row streaming: rows that nobody reads are not made."""
-    return row_table(path, 1, cached=True).macs
+    return sum(stage.macs_of(max(0, b - a)) for stage, a, b in _tile_rows(path, parts))
 
 
 class _Writer:
@@ -124,6 +113,7 @@ class _Writer:
     def __init__(self, builder: Builder, path: RowPath) -> None:
         self.builder = builder
         self.path = path
+        self.macs = 0  # of the moves so far
         self.maker = {s.makes: s for s in path.stages if not s.sums}
         self.reader = {root: s for s in reversed(path.stages) for root in s.reads}
         self.whole: dict[str, Piece] = {}
@@ -190,6 +180,7 @@ class _Writer:
 
     def tile(self, stage: Stage, a: int, b: int) -> None:
         """Rows [a, b) of an operator's output."""
+        self.macs += stage.macs_of(b - a)
         first, end = int(stage.firsts[a]), int(stage.ends[b])
         at = self.owner(stage.makes)
         if at in self.window:
@@ -215,6 +206,7 @@ class _Writer:
     def sum(self, stage: Stage, a: int, b: int) -> None:
         """Takes rows [a, b) of its input into an operator's accumulators."""
         assert self.sums is not None
+        self.macs += stage.macs_of(b - a)
         last = b == stage.inp.rows
         z = None
         if last:
@@ -238,14 +230,12 @@ class _Writer:
             )
         )
 
-    def finish(self) -> None:
-        """Places of what the path leaves behind under other names."""
+    def finish(self) -> int:
+        """Places of what the path leaves behind under other names; the multiply-accumulates."""
         builder = self.builder
         if self.sums is not None:
             builder.alias(self.path.stages[-1].makes, self.sums)
         for op in builder.graph.ops[self.path.first : self.path.last + 1]:
             if op.kind is OpKind.RESHAPE and op.inputs[0] in builder.places:
                 builder.alias(op.output, builder.places[op.inputs[0]])
-
-
-Emit = Callable[[Builder], None]
+        return self.macs

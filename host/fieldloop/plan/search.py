@@ -19,7 +19,6 @@ from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.candidates import Candidate, Candidates
 from fieldloop.plan.channels import channel_parts
-from fieldloop.plan.costs import move_cost
 from fieldloop.plan.program import CannotTileError
 from fieldloop.plan.row_paths import row_path
 from fieldloop.plan.tilings import Draft, Tiling, TilingKind, draft
@@ -86,7 +85,9 @@ def best_draft(graph: Graph, goal: Goal, progress: Progress | None = None) -> Dr
         goals.append(replace(goal, mode="fdt", mac_limit=None))
         if TilingKind.FFMT in goal.kinds:
             goals.append(replace(goal, mac_limit=None))
-    return min((Search(graph, each, progress).run() for each in goals), key=merit)
+    return min(
+        (Search(graph, each, progress).run() for each in goals), key=lambda made: made.merit
+    )
 
 
 class Search:
@@ -133,12 +134,14 @@ class Search:
                 if self.progress is not None:
                     self.progress("plan", number, len(found) + STARTS)
                 self.build(tilings)
-            starts = sorted((d for d in self.built.values() if d is not None), key=merit)
+            starts = sorted(
+                (d for d in self.built.values() if d is not None), key=lambda made: made.merit
+            )
             for number, start in enumerate(starts[:STARTS]):
                 if self.progress is not None:
                     self.progress("plan", len(found) + number, len(found) + STARTS)
                 improved = self.improved(start)
-                best = min(best, improved, key=merit)
+                best = min(best, improved, key=lambda made: made.merit)
         exact = self.build(best.tilings, exact=True)
         return exact if exact is not None and exact.peak <= best.peak else best
 
@@ -157,7 +160,7 @@ class Search:
                         and all(t.last < c.first or c.last < t.first for c in changed)
                     ]
                     made = self.build([*others, *changed])
-                    if made is not None and merit(made) < merit(best):
+                    if made is not None and made.merit < best.merit:
                         best = made
             if best is before:
                 break
@@ -219,7 +222,7 @@ class Search:
 
     def _affords(self, made: Draft) -> bool:
         budget = self.goal.budget(self.graph)
-        return budget is None or made.macs - self.graph.macs() <= max(0, budget)
+        return budget is None or made.macs - self.graph.macs() <= budget
 
     def _others(self, tiling: Tiling) -> list[int]:
         """Other amounts of a tiling, the one with the least overhead first."""
@@ -231,24 +234,12 @@ class Search:
         if tiling.kind is TilingKind.FFMT:
             return list(range(2, tiling.amount))
         path = row_path(self.graph, tiling.first, tiling.last, self.goal.keep)
-        last = path.stages[-1]
-        height = last.inp.rows if last.sums else last.out.rows
-        return [n for n in reversed(ROWS) if n != tiling.amount and n < max(2, height)]
+        return [n for n in reversed(ROWS) if n != tiling.amount and n < max(2, path.height)]
 
 
 def _sharpest(tiling: Tiling) -> Tiling:
     """One row at a time: the least arena, if not the least overhead."""
     return tiling.with_amount(1) if tiling.kind is TilingKind.STREAM else tiling
-
-
-def merit(made: Draft) -> tuple[int, int]:
-    """What is compared: the arena, then about the instructions that the tiling adds."""
-    return made.peak, overhead(made)
-
-
-def overhead(made: Draft) -> int:
-    """About the instructions of a Cortex-M4 that tiling adds, recomputation not counted."""
-    return sum(move_cost(made.graph, move) for move in made.program.moves)
 
 
 def _cover(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import Op
 from fieldloop.ir.shapes import macs
 from fieldloop.plan.channels import channel_macs, emit_channels
+from fieldloop.plan.costs import move_cost
 from fieldloop.plan.occupancy import Occupancy, occupancy
 from fieldloop.plan.program import (
     IN_PLACE,
@@ -22,7 +22,7 @@ from fieldloop.plan.program import (
     root_of,
 )
 from fieldloop.plan.row_paths import row_path
-from fieldloop.plan.rows import emit_stream, emit_tiles, stream_macs, tile_macs
+from fieldloop.plan.rows import emit_stream, emit_tiles
 from fieldloop.plan.stacking import Stacking, stack
 
 SCRATCH = "(learner)"  # in a program's places: what the learner uses once the forward pass is over
@@ -60,18 +60,22 @@ class Draft:
     occupied: Occupancy
     stacking: Stacking
     macs: int
+    overhead: int  # about the instructions of a Cortex-M4 that tiling adds, beside macs
 
     @property
     def peak(self) -> int:
         return self.stacking.peak
 
+    @property
+    def merit(self) -> tuple[int, int]:
+        """What is compared: the arena, then the overhead."""
+        return self.peak, self.overhead
+
 
 def can_be_in_place(graph: Graph, index: int, keep: frozenset[str] = frozenset()) -> bool:
     """May an operator write its output over its first input, which nobody needs again?"""
     op = graph.ops[index]
-    if op.kind not in IN_PLACE or not activations(graph, op) or op.inputs[0] == op.output:
-        return False
-    if graph.tensors[op.inputs[0]].is_constant:
+    if op.kind not in IN_PLACE or graph.tensors[op.inputs[0]].is_constant:
         return False
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     root = root_of(graph, op.inputs[0])
@@ -117,34 +121,27 @@ def draft(
         program = with_scratch(program, scratch)
     occupied = occupancy(program)
     stacking = stack(program.stores, occupied, exact=exact)
-    return Draft(graph, tuple(tilings), program, occupied, stacking, work)
+    added = sum(move_cost(graph, move) for move in program.moves)
+    return Draft(graph, tuple(tilings), program, occupied, stacking, work, added)
 
 
 def emit(builder: Builder, tiling: Tiling, keep: frozenset[str]) -> int:
     """Adds a tiling's moves; its multiply-accumulates."""
     graph = builder.graph
-    ops = graph.ops[tiling.first : tiling.last + 1]
     if tiling.kind is TilingKind.IN_PLACE:
         builder.whole_op(tiling.first, in_place=True)
-        return _macs(graph, ops)
+        return macs(graph.ops[tiling.first], graph.tensors)
     if tiling.kind is TilingKind.FDT:
         emit_channels(builder, tiling.first, tiling.last, tiling.amount, keep)
         return channel_macs(graph, tiling.first, tiling.last)
     path = row_path(graph, tiling.first, tiling.last, keep)
     if tiling.kind is TilingKind.STREAM:
-        emit_stream(builder, path, tiling.amount)
-        return stream_macs(path)
-    emit_tiles(builder, path, tiling.amount)
-    return tile_macs(path, tiling.amount)
-
-
-def _macs(graph: Graph, ops: Sequence[Op]) -> int:
-    return sum(macs(op, graph.tensors) for op in ops)
+        return emit_stream(builder, path, tiling.amount)
+    return emit_tiles(builder, path, tiling.amount)
 
 
 def with_scratch(program: Program, size: int) -> Program:
     """The program with `size` bytes more that only the caller uses, at the end."""
-
     words = -(-size // 4)
     store = len(program.stores)
     piece = Piece(store, 0, 1, words, words, 4)
