@@ -12,53 +12,6 @@ static int is_finite(float v) {
     return v - v == 0.0f;
 }
 
-static int in_unit_range(float v) {  // false for NaN
-    return v >= 0.0f && v <= 1.0f;
-}
-
-void fl_learner_defaults(fl_learner_config_t *config) {
-    *config = (fl_learner_config_t){
-        .selector = FL_SELECT_TINYPROPV2,
-        .bias_mode = FL_BIAS_TOPK,
-        .k_rule = FL_K_INTEGER,
-        .layers = 0,
-        .s_min = 0.1f,
-        .s_max = 0.9f,
-        .zeta = 0.5f,
-        .d_min = 0.0f,
-        .d_max = 1.0f,
-        .d_thr = 0.05f,
-        .rho = 1.0f,
-        .lr = 1.0f,
-        .replays = 4,
-        .memory = 0,
-        .seed = 0,
-    };
-}
-
-static int check_config(const fl_learner_config_t *c) {
-    if (c->selector > FL_SELECT_TOPK || c->bias_mode > FL_BIAS_DENSE || c->k_rule > FL_K_TRUNC_F32) {
-        return FL_EINVAL;
-    }
-    if (!in_unit_range(c->s_min) || !in_unit_range(c->s_max) || c->s_min > c->s_max || !in_unit_range(c->zeta)) {
-        return FL_EINVAL;
-    }
-    if (!(c->rho > 0.0f && c->rho <= 1.0f) || !(c->lr > 0.0f) || !is_finite(c->lr)) {
-        return FL_EINVAL;
-    }
-    if (!is_finite(c->d_min) || !is_finite(c->d_max) || !is_finite(c->d_thr) || !(c->d_min <= c->d_max)) {
-        return FL_EINVAL;
-    }
-    // TinyPropv2 with d_max <= d_thr never trains; with d_min > d_thr it never skips
-    if (c->selector == FL_SELECT_TINYPROPV2 && (c->d_max <= c->d_thr || c->d_min > c->d_thr)) {
-        return FL_EINVAL;
-    }
-    if (c->layers > FL_MAX_TRAINABLE || c->replays > FL_MAX_REPLAYS || c->memory > FL_MAX_MEMORY) {
-        return FL_EINVAL;
-    }
-    return FL_OK;
-}
-
 int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before) {
     while (before-- > 0) {
         if (m->ops[before].out[0] == t) {
@@ -248,10 +201,10 @@ static void find_rehearsal_set(const fl_model_t *m, fl_learner_t *l) {
 }
 
 int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l) {
-    int err = check_config(config);
-    if (err) {
-        return err;
+    if (fl_learner_complaint(config)) {
+        return FL_EINVAL;
     }
+    int err;
     uint32_t cursor = 0;
     uint32_t bytes;
     const void *data;

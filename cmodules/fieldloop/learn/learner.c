@@ -42,7 +42,7 @@ int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *c
 
 static int decides_to_train(const fl_learner_t *l, float alpha) {
     const fl_learner_config_t *c = &l->config;
-    return c->selector != FL_SELECT_TINYPROPV2 || fl_decision(alpha, c->d_min, c->d_max) > c->d_thr;
+    return !fl_learner_skips(c) || fl_decision(alpha, c->d_min, c->d_max) > c->d_thr;
 }
 
 // Learns one sample from wherever it came; `step` receives what happened.

@@ -1,7 +1,8 @@
 // What the files of the learner share. The public story is fieldloop/fl_learn.h.
 //
 //   block  0 +------------------------+  fl_state_header_t: who, counters
-//            | y_max    f32[n]        |
+//            | y_max    f32[n], padded|  to a multiple of 8
+//            | fl_layer_stats_t[layers]|
 //            | per layer, head first: |
 //            |   b  i32[rows]         |
 //            |   w  i8[..], padded    |  to a multiple of 4, with zeros
@@ -25,7 +26,7 @@
 
 enum {
     FL_STATE_MAGIC = 0x31534c46,  // "FLS1"
-    FL_STATE_VERSION = 1,
+    FL_STATE_VERSION = 2,
 };
 
 typedef struct {
@@ -40,17 +41,23 @@ typedef struct {
     uint32_t seed;
     uint32_t step;           // samples presented, the counter of rounding
     uint32_t draw;           // random decisions of the rehearsal so far
-    uint32_t reserved[3];    // 0
+    uint8_t weights;         // fl_weights_t and fl_optimizer_t: they decide what lies behind
+    uint8_t optimizer;
+    uint16_t reserved16;     // 0
+    uint32_t reserved[2];    // 0
     fl_learner_stats_t stats;
 } fl_state_header_t;
 
-_Static_assert(sizeof(fl_learner_stats_t) == 48, "the state lies in flash");
-_Static_assert(sizeof(fl_state_header_t) == 112, "the state lies in flash");
+_Static_assert(sizeof(fl_learner_stats_t) == 64, "the state lies in flash");
+_Static_assert(sizeof(fl_state_header_t) == 128, "the state lies in flash");
+_Static_assert(sizeof(fl_layer_stats_t) == 32, "the state lies in flash");
 
 static inline fl_state_header_t *fl_state(const fl_learner_t *l) {
     return (fl_state_header_t *)(void *)l->block;
 }
 
+// settings.c: does the decision metric decide?
+int fl_learner_skips(const fl_learner_config_t *c);
 // layout.c: everything about a learner that the image and the configuration decide; no arena yet.
 int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_t *l);
 // memory.c: how much of all that, and what of it the plan has room for.

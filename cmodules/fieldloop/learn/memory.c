@@ -72,7 +72,8 @@ int fl_learner_measure(const fl_model_t *m, fl_learner_t *l) {
     if (l->config.memory) {
         memory = 4ull * l->classes + (uint64_t)l->config.memory * (sizeof(uint16_t) + l->sample_bytes);
     }
-    uint64_t state = sizeof(fl_state_header_t) + 4ull * l->y_max_count + weights + memory;
+    uint64_t state = sizeof(fl_state_header_t) + 8ull * ((l->y_max_count + 1) / 2) +
+                     (uint64_t)l->layer_count * sizeof(fl_layer_stats_t) + weights + memory;
     uint64_t deltas = (uint64_t)l->delta_bytes + l->row_bytes;
     uint64_t kept = (uint64_t)l->keep_max * sizeof(uint16_t);
     if (state + 15 + deltas + kept > INT32_MAX) {
@@ -98,7 +99,9 @@ void fl_learner_place(fl_learner_t *l, void *block) {
     l->block = at;
     at += sizeof(fl_state_header_t);
     l->y_max = (float *)(void *)at;
-    at += l->y_max_count * sizeof(float);
+    at += (l->y_max_count + 1) / 2 * 8;
+    l->layer_stats = (fl_layer_stats_t *)(void *)at;
+    at += l->layer_count * sizeof(fl_layer_stats_t);
     for (uint32_t i = 0; i < l->layer_count; i++) {
         fl_layer_t *layer = &l->layers[i];
         if (has_bias(l->model, layer)) {

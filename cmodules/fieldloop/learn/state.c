@@ -21,7 +21,11 @@ void fl_learner_reset(fl_learner_t *l) {
     state->sample_bytes = l->sample_bytes;
     state->y_max_count = l->y_max_count;
     state->seed = l->config.seed;
+    state->weights = (uint8_t)l->config.weights;
+    state->optimizer = (uint8_t)l->config.optimizer;
     for (uint32_t i = 0; i < l->layer_count; i++) {
+        l->layer_stats[i].decay1 = 1.0f;
+        l->layer_stats[i].decay2 = 1.0f;
         const fl_layer_t *layer = &l->layers[i];
         const fl_op_t *op = &m->ops[layer->op];
         memcpy(layer->w, fl_model_tensor(m, op->in[1]), (size_t)layer->rows * layer->row_bytes);
@@ -37,6 +41,19 @@ const void *fl_learner_state(const fl_learner_t *l) {
 
 const fl_learner_stats_t *fl_learner_stats(const fl_learner_t *l) {
     return &fl_state(l)->stats;
+}
+
+const fl_layer_stats_t *fl_learner_layer_stats(const fl_learner_t *l, uint32_t i) {
+    return &l->layer_stats[i];
+}
+
+uint32_t fl_learner_saturated(const fl_learner_t *l, uint32_t i) {
+    const fl_layer_t *layer = &l->layers[i];
+    uint32_t count = 0;
+    for (uint32_t j = 0; j < layer->rows * layer->row_bytes; j++) {
+        count += layer->w[j] >= 127 || layer->w[j] <= -127;
+    }
+    return count;
 }
 
 // `bytes` may lie anywhere and hold anything: read by memcpy, trusted in nothing.

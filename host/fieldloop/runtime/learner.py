@@ -29,10 +29,22 @@ _STATE = struct.Struct("<4sHHII16s")  # the beginning of a state, see DESIGN.md
 class LearnerConfig:
     """How to learn; the same fields, ranges and defaults as `fl_learner_config_t`."""
 
-    selector: Literal["tinypropv2", "tinyprop", "dense", "topk"] = "tinypropv2"
+    selector: Literal[
+        "tinypropv2", "tinyprop", "dense", "topk", "random", "loss", "mask", "budget"
+    ] = "tinypropv2"
+    skip: Literal["auto", "on", "off"] = "auto"  # TinyPropv2's decision metric; auto: the selector's
+    unit: Literal["element", "channel"] = "element"
+    rank: Literal["error", "activation"] = "error"  # of channels
+    search: Literal["auto", "heap", "histogram", "threshold"] = "auto"
     bias_mode: Literal["topk", "dense"] = "topk"
     k_rule: Literal["integer", "trunc_f32"] = "integer"
+    deltas: Literal["f32", "int16"] = "f32"
+    weights: Literal["int8", "int16", "f32"] = "int8"  # what a trained weight is kept in
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     layers: int = 0  # trainable layers from the output backwards; 0 = all of the image's
+    floor: int = 1  # least entries (channels) kept of a layer
+    batch: int = 1  # trained samples from one update to the next
+    max_step: int = 32  # most steps of its int8 part that a weight moves at once
     s_min: float = 0.1  # bounds of the ratio of kept gradients
     s_max: float = 0.9
     zeta: float = 0.5  # damping of the ratio per layer away from the output
@@ -41,18 +53,24 @@ class LearnerConfig:
     d_thr: float = 0.05  # train iff the metric is above
     rho: float = 1.0  # forgetting of the running maxima; 1 = none
     lr: float = 1.0  # times the layer's own scale in the image
+    beta1: float = 0.9  # decay of momentum, and of Adam's first moment
+    beta2: float = 0.999  # of Adam's second
     replays: int = 4  # rehearsal samples trained after each new one
     memory: int = 0  # capacity of the rehearsal memory, in samples
+    holdout: int = 0  # every n-th rehearsal sample of the image is only evaluated on
     seed: int = 0
+    mask: tuple[float, ...] = ()  # of selector mask: share of channels, from the output backwards
 
     def fill(self, target: Any) -> None:
         """Writes the settings into an `fl_learner_config_t *`."""
         _, lib = core()
-        enums = {"selector": "FL_SELECT_", "bias_mode": "FL_BIAS_", "k_rule": "FL_K_"}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in enums:
-                value = getattr(lib, f"{enums[field.name]}{str(value).upper()}", None)
+            if field.name == "mask":
+                _fill_mask(target, value)
+                continue
+            if field.name in _ENUMS:
+                value = getattr(lib, f"{_ENUMS[field.name]}{str(value).upper()}", None)
                 if value is None:
                     raise UsageError(
                         f"learner: {field.name}={getattr(self, field.name)!r} is unknown; "
@@ -64,6 +82,29 @@ class LearnerConfig:
                 raise UsageError(
                     f"learner: {field.name} {value!r}: {error}; {SETTINGS}"
                 ) from error
+
+
+_ENUMS = {
+    "selector": "FL_SELECT_",
+    "skip": "FL_SKIP_",
+    "unit": "FL_UNIT_",
+    "rank": "FL_RANK_",
+    "search": "FL_SEARCH_",
+    "bias_mode": "FL_BIAS_",
+    "k_rule": "FL_K_",
+    "deltas": "FL_DELTAS_",
+    "weights": "FL_WEIGHTS_",
+    "optimizer": "FL_OPTIMIZER_",
+}
+
+
+def _fill_mask(target: Any, shares: tuple[float, ...]) -> None:
+    if len(shares) > len(target.mask) or not all(0.0 <= share <= 1.0 for share in shares):
+        raise UsageError(
+            f"learner: mask: expected at most {len(target.mask)} shares of 0 to 1, got {shares}"
+        )
+    for i in range(len(target.mask)):
+        target.mask[i] = int(shares[i] * 255 + 0.5) if i < len(shares) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +132,9 @@ class LearnerStats:
     skipped: int
     refused: int
     remembered: int  # samples in the rehearsal memory
+    clamped: int  # samples with values beyond the input's range
+    updates: int  # times that weights were written
+    clipped: int  # weights that moved less than a step asked for
 
 
 @dataclass(frozen=True, slots=True)

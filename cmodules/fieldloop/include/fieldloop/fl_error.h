@@ -15,6 +15,7 @@ typedef enum {
     FL_EBUSY = -16,    // another session, or a job, holds it
     FL_EINVAL = -22,   // an argument is out of its range
     FL_ENOSPC = -28,   // the store or the slot is full
+    FL_EDOM = -33,     // a value that is not a finite number
     FL_ENOTSUP = -95,  // well-formed, but this build cannot do it (version, operator, dtype)
     FL_EBADMSG = -74,  // damaged or foreign bytes: bad magic, CRC, bounds
     FL_EALIGN = -1001, // an image that does not start at a 16-byte boundary

@@ -22,47 +22,101 @@ enum {
     FL_MAX_TRAINABLE = 16,
     FL_MAX_REPLAYS = 256,
     FL_MAX_MEMORY = 65535,  // samples
+    FL_MAX_BATCH = 256,
 };
 
+// How many gradients of a layer are kept. Equations and sources: docs/DESIGN.md, section 5.
 typedef enum {
-    FL_SELECT_TINYPROPV2 = 0,  // skip rule + adaptive ratio
-    FL_SELECT_TINYPROP = 1,    // adaptive ratio
+    FL_SELECT_TINYPROPV2 = 0,  // TinyProp's ratio, and the skip rule
+    FL_SELECT_TINYPROP = 1,    // a ratio between s_min and s_max from the layer's own error
     FL_SELECT_DENSE = 2,       // every gradient
-    FL_SELECT_TOPK = 3,        // static ratio s_max, at least 2 at the output
+    FL_SELECT_TOPK = 3,        // the static ratio s_max, at least 2 at the output
+    FL_SELECT_RANDOM = 4,      // as many, but drawn at random
+    FL_SELECT_LOSS = 5,        // a ratio from the loss alone, the same for every layer (Deutel et al.)
+    FL_SELECT_MASK = 6,        // fixed channels of fixed layers (MIT sparse update): `mask`
+    FL_SELECT_BUDGET = 7,      // skips first; what the sample's error grants is shared out over the layers by their cost
 } fl_selector_t;
 
+// Which samples go through the backward pass at all.
+typedef enum {
+    FL_SKIP_AUTO = 0,  // as the selector has it: tinypropv2 and budget skip
+    FL_SKIP_ON = 1,    // TinyPropv2's decision metric, with any selector
+    FL_SKIP_OFF = 2,
+} fl_skip_t;
+
+typedef enum { FL_UNIT_ELEMENT = 0, FL_UNIT_CHANNEL = 1 } fl_unit_t;   // what is kept or not
+typedef enum { FL_RANK_ERROR = 0, FL_RANK_ACTIVATION = 1 } fl_rank_t;  // of channels: by their deltas or their outputs
+// How the largest are found; all of them keep the same ones.
+typedef enum { FL_SEARCH_AUTO = 0, FL_SEARCH_HEAP = 1, FL_SEARCH_HISTOGRAM = 2, FL_SEARCH_THRESHOLD = 3 } fl_search_t;
 typedef enum { FL_BIAS_TOPK = 0, FL_BIAS_DENSE = 1 } fl_bias_mode_t;
 typedef enum { FL_K_INTEGER = 0, FL_K_TRUNC_F32 = 1 } fl_k_rule_t;
+// Deltas: f32, or 16 bits and one power of two for a whole map, for parts without an FPU.
+typedef enum { FL_DELTAS_F32 = 0, FL_DELTAS_INT16 = 1 } fl_deltas_t;
+// What a trained weight is kept in. Inference always runs with its int8 part.
+typedef enum {
+    FL_WEIGHTS_INT8 = 0,   // in place; steps are rounded stochastically
+    FL_WEIGHTS_INT16 = 1,  // and a second byte of 1/256 steps: 2 bytes a weight
+    FL_WEIGHTS_F32 = 2,    // and an f32 master copy, the reference: 5 bytes a weight
+} fl_weights_t;
+typedef enum {
+    FL_OPTIMIZER_SGD = 0,
+    FL_OPTIMIZER_MOMENTUM = 1,  // on rows that are trained: 4 bytes more a weight
+    FL_OPTIMIZER_ADAM = 2,      // for the head, SGD elsewhere: 8 bytes more a weight of the head
+} fl_optimizer_t;
 
 // Fill with fl_learner_defaults(), then change what differs.
 typedef struct {
     uint32_t selector;   // fl_selector_t
+    uint32_t skip;       // fl_skip_t
+    uint32_t unit;       // fl_unit_t
+    uint32_t rank;       // fl_rank_t; activation only with unit channel
+    uint32_t search;     // fl_search_t
     uint32_t bias_mode;  // fl_bias_mode_t
     uint32_t k_rule;     // fl_k_rule_t
+    uint32_t deltas;     // fl_deltas_t; int16 only with SGD, batch 1 and weights of int8 or int16
+    uint32_t weights;    // fl_weights_t
+    uint32_t optimizer;  // fl_optimizer_t
     uint32_t layers;     // how many of the image's trainable layers, counted from the output; 0 = all
+    uint32_t floor;      // least entries (channels) kept of a layer, >= 1
+    uint32_t batch;      // trained samples from one update to the next, >= 1: their gradients are averaged
+    uint32_t max_step;   // most steps of its int8 part that a weight moves at once, 1..254
     float s_min, s_max;  // bounds of the ratio, 0..1
     float zeta;          // damping per layer away from the output, 0..1
     float d_min, d_max;  // bounds of TinyPropv2's decision metric
     float d_thr;         // train iff the metric is above
     float rho;           // forgetting of the running maxima; 1 = none, as in the papers
     float lr;            // learning rate; times the layer's lr_scale
+    float beta1, beta2;  // decay of momentum (and of Adam's first moment), and of Adam's second; 0..1, below 1
     uint32_t replays;    // rehearsal samples trained after each new one, at most FL_MAX_REPLAYS
     uint32_t memory;     // capacity of the rehearsal memory in RAM, in samples (balanced over classes); 0 = none
-    uint32_t seed;       // of rounding and of rehearsal; a loaded state goes on with its own
+    uint32_t holdout;    // every n-th sample of the image's rehearsal set is only evaluated on; 0 = none, else >= 2
+    uint32_t seed;       // of rounding, drawing and rehearsal; a loaded state goes on with its own
+    uint8_t mask[FL_MAX_TRAINABLE];  // of FL_SELECT_MASK: share of channels trained, in 1/255, from the output backwards
 } fl_learner_config_t;
 
 // Counters since fl_learner_init or the last fl_learner_reset; part of the state.
 typedef struct {
     uint64_t forward_macs;
-    uint64_t backward_macs;        // executed: weight gradients and propagation of the selected entries
-    uint64_t dense_backward_macs;  // what dense training of the same layers would have executed
+    uint64_t backward_macs;        // weight gradients and propagation of the kept entries
+    uint64_t dense_backward_macs;  // what dense training of the same layers would have taken
+    uint64_t clipped;              // weights that moved less than the step asked for: max_step, or the end of int8
     uint32_t samples;              // new samples given to fl_learner_step or fl_learner_train
     uint32_t replayed;             // rehearsal samples trained on top
     uint32_t trained;              // of both: those that went through the backward pass
-    uint32_t skipped;              // of both: those that TinyPropv2 skipped
-    uint32_t refused;              // of both: those with a non-finite error (nothing was changed)
+    uint32_t skipped;              // of both: those that the decision metric skipped
+    uint32_t refused;              // of both: those with a non-finite value or error (nothing was changed)
     uint32_t remembered;           // samples in the rehearsal memory now
+    uint32_t clamped;              // samples that fl_learner_quantize had to clamp to the input's range
+    uint32_t updates;              // times that weights were written: trained, or trained / batch
 } fl_learner_stats_t;
+
+// Of one trained layer, since the same moment; part of the state.
+typedef struct {
+    uint64_t entries;  // of its deltas, over all trained samples
+    uint64_t kept;     // of them
+    uint64_t clipped;  // as above, of this layer
+    float decay1, decay2;  // beta1^updates and beta2^updates, for Adam
+} fl_layer_stats_t;
 
 // What happened in one call of fl_learner_step.
 typedef struct {
@@ -123,6 +177,7 @@ typedef struct {
     uint32_t rehearsal_count;
     uint8_t *block;            // the caller's, sizes.total_bytes
     float *y_max;              // [y_max_count] in the state
+    fl_layer_stats_t *layer_stats;  // [layer_count] in the state
     uint32_t *memory_seen;     // [classes] samples of each class offered so far; in the state
     uint16_t *memory_labels;   // [config.memory] in the state
     int8_t *memory_samples;    // [config.memory, sample_bytes] in the state
@@ -131,6 +186,9 @@ typedef struct {
 } fl_learner_t;
 
 void fl_learner_defaults(fl_learner_config_t *config);
+
+// NULL, or what is wrong with the settings, as a constant string: "name: reason".
+const char *fl_learner_complaint(const fl_learner_config_t *config);
 
 // Sizes for a model and a configuration, without touching memory. FL_ENOENT: the image has no trainable layers.
 // FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the way
@@ -154,6 +212,19 @@ int fl_learner_step(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t 
 // One sample without memory or rehearsal: the inner step; x may be the model's input. FL_EINVAL: as fl_learner_step.
 int fl_learner_train(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *step);
 
+// Writes what a batch has gathered so far, averaged over its trained samples; does nothing where batch is 1 or nothing
+// was gathered. A state does not hold a batch that is not finished.
+void fl_learner_flush(fl_learner_t *l);
+
+// Real values x [elements of the input] to the model's input quantisation, q [input bytes]: nearest, halves away from
+// zero. What lies beyond the range is clamped, and the sample counts as `clamped`. FL_EDOM: a value is NaN or infinite; the
+// sample counts as `refused`, and q holds nothing of use.
+int fl_learner_quantize(fl_learner_t *l, const float *x, int8_t *q);
+
+// Predicts the held-out samples of the image's rehearsal set (config.holdout; with 0 all of it). *right of *total samples.
+// Counts nothing, changes no weight; the arena is left as fl_learner_step leaves it. FL_EINVAL: not bound to FL_PLAN_LEARN.
+int fl_learner_evaluate(fl_learner_t *l, uint32_t *right, uint32_t *total);
+
 // Back to the image's weights, empty memory, zero counters, the configured seed.
 void fl_learner_reset(fl_learner_t *l);
 
@@ -166,5 +237,9 @@ int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes);
 
 // Counters, read from the state.
 const fl_learner_stats_t *fl_learner_stats(const fl_learner_t *l);
+// Of layer i < layer_count, from the output backwards.
+const fl_layer_stats_t *fl_learner_layer_stats(const fl_learner_t *l, uint32_t i);
+// Weights of layer i that lie at +-127 now.
+uint32_t fl_learner_saturated(const fl_learner_t *l, uint32_t i);
 
 #endif
