@@ -95,6 +95,80 @@ typedef struct {
     uint32_t key;  // of fl_random; index = place in w, and then places of b
 } fl_update_t;
 
+// ---- spots: outputs of one channel, each with its delta; what the kernels of maps work on ----
+
+typedef union {
+    float f;    // FL_DELTAS_F32
+    int32_t q;  // FL_DELTAS_INT16: +-32767, in units of the delta's power of two
+} fl_word_t;
+
+typedef struct {
+    uint16_t y, x;  // place in the layer's output map
+    fl_word_t delta;
+} fl_spot_t;
+
+// All of these ADD to their output, spot by spot in the order given: the order of additions for one element of the output
+// is that of the spots. Kernels may take several spots at a time as long as that holds. `scale` is the weights' of channel
+// c; w_row: [kernel_h, kernel_w, in_c] of channel c.
+
+void fl_spots_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
+                           const int8_t *w_row, float scale, float *delta_in /* [in_h, in_w, in_c] */);
+void fl_spots_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
+                         const int8_t *x, int32_t x_zero, float *row /* [kernel_h, kernel_w, in_c] */);
+// w: [kernel_h, kernel_w, out_c], of which channel c is read.
+void fl_spots_depthwise_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots,
+                                     uint32_t count, uint32_t c, const int8_t *w, float scale, float *delta_in);
+void fl_spots_depthwise_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots,
+                                   uint32_t count, uint32_t c, const int8_t *x, int32_t x_zero,
+                                   float *row /* [kernel_h, kernel_w] */);
+// delta_in[j] += delta[i] * scale[i] * w[i, j] for the rows listed (ascending; NULL: all), zeros left out.
+void fl_rows_fully_connected_input(const float *delta /* [rows] */, const uint16_t *rows, uint32_t count,
+                                   const int8_t *w /* [rows, cols] */, const fl_row_scales_t *w_scale, uint32_t cols,
+                                   float *delta_in /* [cols] */);
+
+// ---- writing a row: what a weight is kept in, and how it is stepped ----
+
+// Where the trained numbers of a layer lie beside w. Element j of row r has the index r * row_stride + j * step in every
+// one of them and in w (dense and convolution: row_stride = n, step = 1; depthwise: 1 and rows).
+typedef struct {
+    int8_t *w;
+    int8_t *low;      // FL_WEIGHTS_INT16: value = w + low / 256, low -128..127; else NULL
+    float *master;    // FL_WEIGHTS_F32: in steps of w; w is its nearest integer (halves away from zero); else NULL
+    float *moment1;   // momentum, or Adam's first moment, of the gradient in units of the step; else NULL
+    float *moment2;   // Adam's second; else NULL
+    uint32_t row_stride, step;
+} fl_trained_t;
+
+typedef struct {
+    uint32_t optimizer;  // fl_optimizer_t
+    float lr;
+    float x_scale;
+    int32_t x_zero;
+    fl_row_scales_t w_scale;
+    uint32_t key;        // of fl_random; index of a weight as above, biases from rows * n on
+    uint32_t max_step;   // of the int8 part, 1..254
+    float beta1, beta2;
+    float decay1, decay2;  // beta^t of this update, t from 1
+    uint64_t *clipped;     // += weights that moved less than asked for
+} fl_step_rule_t;
+
+// One row of real gradients: gradient[j] = dLoss/dz * (x - x_zero), as fl_spots_*_row make them (not times x_scale).
+// SGD: s = factor * g, factor = (lr * x_scale) / w_scale[row]. Momentum: m = beta1 * m + g; s = factor * m. Adam:
+// g' = x_scale / ... see docs/DESIGN.md; epsilon 1e-7. Then the weight moves by -s: int8: s rounded stochastically; int16: s * 256 rounded
+// so, in steps of 1/256; f32: master - s. A gradient of exactly 0 moves nothing under SGD, and is skipped.
+void fl_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const float *gradient, uint32_t n);
+
+// SGD of a fully connected row without the detour over a gradient: the same bytes as fl_step_row on
+// gradient[j] = delta * (x[j] - x_zero), where s is computed as (factor * delta) * (x[j] - x_zero).
+void fl_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, float delta,
+                                 const int8_t *x /* [cols] */, uint32_t cols);
+
+// One bias: b -= lr / (x_scale * w_scale[row]) * sum, stochastically, clamped to +-2^30. `m1`, `m2`: its moments, or NULL.
+void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t index, int32_t *b, float *m1, float *m2);
+
+// Square root of v >= 0, correctly rounded (IEEE 754), without libm.
+float fl_square_root(float v);
+
 // ---- gradient with respect to the input: delta_in is overwritten ----
 
 void fl_backward_fully_connected_input(const float *delta /* [rows] */, const uint16_t *kept, uint32_t count,
