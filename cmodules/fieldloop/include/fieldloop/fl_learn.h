@@ -129,10 +129,12 @@ typedef struct {
 typedef struct {
     uint32_t total_bytes;    // the block to hand to fl_learner_init
     uint32_t state_bytes;    // its first part: what a commit writes
-    uint32_t weight_bytes;   // of the state: weights and biases
+    uint32_t weight_bytes;   // of the state: weights and biases, low bytes and master copies included
+    uint32_t optimizer_bytes;  // of the state: momentum, Adam's moments
     uint32_t memory_bytes;   // of the state: rehearsal memory
     uint32_t scratch_bytes;  // deltas, row accumulator, kept entries, wherever they lie
     uint32_t lent_bytes;     // of the scratch: what lies in the model's arena, and total_bytes does not count
+    uint32_t batch_bytes;    // gradients that a batch gathers, at the block's end; 0 where batch is 1
 } fl_learner_sizes_t;
 
 // A layer that is being trained: what the image says about it, and its place in the state.
@@ -216,9 +218,9 @@ int fl_learner_train(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t
 // was gathered. A state does not hold a batch that is not finished.
 void fl_learner_flush(fl_learner_t *l);
 
-// Real values x [elements of the input] to the model's input quantisation, q [input bytes]: nearest, halves away from
-// zero. What lies beyond the range is clamped, and the sample counts as `clamped`. FL_EDOM: a value is NaN or infinite; the
-// sample counts as `refused`, and q holds nothing of use.
+// Real values x [elements of the input] to the model's input quantisation, q [input bytes], as fl_quantize has it, so that
+// a sample learned is the one that is predicted. What lies beyond the range is clamped, and the sample counts as
+// `clamped`. FL_EDOM: a value is NaN or infinite; the sample counts as `refused`, and q holds nothing of use.
 int fl_learner_quantize(fl_learner_t *l, const float *x, int8_t *q);
 
 // Predicts the held-out samples of the image's rehearsal set (config.holdout; with 0 all of it). *right of *total samples.
