@@ -19,7 +19,8 @@ GCC, SIZE, QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 LEVELS = {"base": "-Os", "core": "-Os", "kernels": "-O2"}
 FLAGS = ("-std=gnu99", "-ffp-contract=off", "-fno-math-errno", "--specs=picolibc.specs")
 CPU_LINE = re.compile(r"^CFLAGS_CPU = (.+)$", re.MULTILINE)
-LIMIT_S = 300
+LIMIT_S = 600
+DRIVER = Path(__file__).with_name("main.c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,19 @@ def cpu_flags(machine: Machine) -> list[str]:
     return match[1].split()
 
 
-def build(machine: Machine, levels: dict[str, str] | None = None) -> Path:
-    """The program, compiled when a source, a flag or the compiler has changed."""
+def build(
+    machine: Machine,
+    levels: dict[str, str] | None = None,
+    *,
+    driver: Path = DRIVER,
+    options: tuple[str, ...] = (),
+) -> Path:
+    """The program, compiled when a source, a flag or the compiler has changed.
+
+    `levels`: optimisation by folder; `driver`: what holds main; `options`: more for the compiler
+    and, those that begin with -Wl, for the linker.
+    """
     core, levels = paths.core_dir(), LEVELS if levels is None else levels
-    driver = Path(__file__).with_name("main.c")
     sources = {driver: "-Os"}
     for folder, level in levels.items():
         sources |= dict.fromkeys(sorted((core / folder).glob("*.c")), level)
@@ -85,6 +95,7 @@ def build(machine: Machine, levels: dict[str, str] | None = None) -> Path:
         *(*FLAGS, *cpu_flags(machine), f"-I{core / 'include'}", f"-I{core}"),
         *(f"-DFPGAIO={machine.fpgaio:#x}", f"-DCASE_ADDRESS={machine.external:#x}"),
         *(f"-DCOUNTER_MHZ={machine.counter_mhz}", "-ffunction-sections", "-fdata-sections"),
+        *(option for option in options if not option.startswith("-Wl,")),
     ]
     digest = hashlib.sha256(" ".join([*common, _run([GCC, "-dumpfullversion"])]).encode())
     for header in sorted(core.rglob("*.h")):
@@ -101,7 +112,7 @@ def build(machine: Machine, levels: dict[str, str] | None = None) -> Path:
                 _run([GCC, *common, level, "-c", str(source), "-o", partial.name])
             Path(partial.name).replace(target)
         objects.append(str(target))
-    names = hashlib.sha256(" ".join(objects).encode()).hexdigest()[:20]
+    names = hashlib.sha256(" ".join([*objects, *options]).encode()).hexdigest()[:20]
     program = folder / f"{machine.name}-{names}.elf"
     if not program.exists():
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as partial:
@@ -109,6 +120,7 @@ def build(machine: Machine, levels: dict[str, str] | None = None) -> Path:
             symbols = [f"-Wl,--defsym=__{n}={at}" for n, at in where]
             symbols += [f"-Wl,--defsym=__{n}_size={machine.memory}" for n, _ in where]
             link = ["--oslib=semihost", "--crt0=hosted", *symbols, "-Wl,--gc-sections"]
+            link += [option for option in options if option.startswith("-Wl,")]
             _run([GCC, *common, *link, *objects, "-o", partial.name])
         Path(partial.name).replace(program)
     return program
@@ -127,6 +139,22 @@ def run(
     case[:32] = np.array(head, "<u4").tobytes()
     case[image_from : image_from + len(image)] = image
     case[input_from : input_from + len(x)] = x
+    told = execute(machine, program, bytes(case))
+    ops: list[OpCount] = []
+    whole: list[int] = []
+    for line in told:
+        words = line.split()
+        if words[:1] == ["op"]:
+            ops.append(OpCount(int(words[2]), int(words[3]), int(words[4], 16)))
+        elif words[:1] == ["run"]:
+            whole = [int(word) for word in words[1:]]
+    if not whole:
+        raise FieldloopError(f"{machine.name}: expected counts, got {told}")
+    return RunCount(tuple(ops), *whole)
+
+
+def execute(machine: Machine, program: Path, case: bytes) -> list[str]:
+    """Runs a program of `build` with a case in external memory; what it prints before "end"."""
     with tempfile.NamedTemporaryFile(suffix=".case") as file:
         file.write(case)
         file.flush()
@@ -139,18 +167,10 @@ def run(
                 *("-icount", "shift=8,sleep=off", "-device", place, "-kernel", str(program)),
             ]
         )
-    ops: list[OpCount] = []
-    whole: list[int] = []
     lines = told.splitlines()
-    for line in lines:
-        words = line.split()
-        if words[:1] == ["op"]:
-            ops.append(OpCount(int(words[2]), int(words[3]), int(words[4], 16)))
-        elif words[:1] == ["run"]:
-            whole = [int(word) for word in words[1:]]
-    if lines[-1:] != ["end"] or not whole:
-        raise FieldloopError(f"{machine.name}: expected counts, got {told.strip()[-200:]!r}")
-    return RunCount(tuple(ops), *whole)
+    if lines[-1:] != ["end"]:
+        raise FieldloopError(f"{machine.name}: expected an end, got {told.strip()[-200:]!r}")
+    return lines[:-1]
 
 
 # The operators that the other library's figure has: its union of seven networks.

@@ -1,0 +1,1 @@
+"""Executed instructions of learning, on bare metal: what bench/learning.py runs."""
