@@ -2,8 +2,8 @@
 // in the order that docs/DESIGN.md, section 5, tells.
 //
 // A delta is an array of 32-bit words: f32, or, with FL_DELTAS_INT16, integers of 16 bits (fl_backward_q.h). What is
-// compared are keys: u32, larger = kept first; of equal keys the lower index is kept first. Whatever the algorithm, the
-// kept set is the same.
+// compared are keys: u32 below 2^31, larger = kept first; of equal keys the lower index is kept first. Whatever the search,
+// the cut is the same.
 #ifndef FIELDLOOP_FL_SELECT_H
 #define FIELDLOOP_FL_SELECT_H
 
@@ -11,8 +11,8 @@
 
 #include "fieldloop/fl_learn.h"
 
-// Where keys come from: FL_KEYS_F32 |f32|, by its bits; FL_KEYS_INT16 |word|; FL_KEYS_RANDOM a hash of the index under
-// `seed`, whatever the words; FL_KEYS_U32 the words themselves (a channel's importance).
+// Where keys come from: FL_KEYS_F32 |f32|, by its bits (a NaN above infinity); FL_KEYS_INT16 |word|; FL_KEYS_RANDOM a hash of the
+// index under `seed`, whatever the words; FL_KEYS_U32 the words themselves, below 2^31 (a channel's importance).
 typedef enum { FL_KEYS_F32 = 0, FL_KEYS_INT16 = 1, FL_KEYS_RANDOM = 2, FL_KEYS_U32 = 3 } fl_keys_t;
 
 typedef struct {
@@ -22,8 +22,8 @@ typedef struct {
     uint32_t seed;          // of FL_KEYS_RANDOM: fl_random(seed, index) >> 1
 } fl_ranking_t;
 
-// What is kept: every i with key > cut, and those with key == cut and i < ties_end. Stateless, so that a kernel or a list
-// maker may ask in any order.
+// What is kept: every i with key > cut, and those with key == cut and i < ties_end. `cut` is the key of the worst entry that
+// is kept and ties_end - 1 its index, so that there is one cut only for a k. Stateless: a kernel may ask in any order.
 typedef struct {
     uint32_t cut;
     uint32_t ties_end;
@@ -57,17 +57,20 @@ void fl_channel_weights(const int8_t *w, uint32_t stride, uint32_t step, uint32_
 
 // ---- how many ----
 
-// Cross-entropy -ln p of the label from its missing probability, f32, within 2 ulp or 1e-7; `missing` 0..1. Finite:
-// missing 1 counts as 1 - 2^-24.
+// Cross-entropy -ln p of the label from its missing probability, f32; `missing` 0..1, in steps of 2^-24 as fl_output_error
+// has it: within 1 ulp and monotone, both proved for every step (other values are rounded to a step first). Finite: missing 1
+// counts as 1 - 2^-24.
 float fl_loss(float missing);
 
 // Deutel et al.'s rate: loss / largest loss so far, 0..1; raises *largest as fl_propagation_rate does.
 // (The same function; here so that a reader finds it.)
 
 // FL_SELECT_BUDGET. Every layer asks for its dense cost; what alpha grants, (s_min + alpha (s_max - s_min)) of all of them
-// together, is shared out evenly from the cheapest layer on: one that wants less than its share gets all it wants and leaves
-// the rest to the others. cost[i] > 0: MACs of one entry of layer i times its entries n[i]. kept[i]: entries granted,
-// 1..n[i]. Integers only (Q15), so that every machine grants the same.
+// together, is shared out evenly from the cheapest layer on (of equals the first): one that wants less than its share gets all
+// it wants and leaves the rest to the others. cost[i] > 0: MACs of one entry of layer i times its entries n[i]; all costs
+// together below 2^49. kept[i]: whole entries that fit into the share, 1..n[i]. Integers only, so that every machine grants
+// the same: budget = (sum of cost * fl_ratio_q15 + 2^14) >> 15; share = budget / layers still to serve, rounded down; a layer
+// takes min(share, cost) off the budget.
 void fl_allot(const uint64_t *cost /* [layers] */, const uint32_t *n /* [layers] */, uint32_t layers, float s_min,
               float s_max, float alpha, uint32_t *kept /* [layers] */);
 
