@@ -18,15 +18,16 @@ from fieldloop.compile_report import CompileReport, compile_report
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.writer import RehearsalSet, Trainable, write_image
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind, Requant
+from fieldloop.ir.op import Op
 from fieldloop.ir.reference import run
 from fieldloop.ir.tensor import Array, DType, Quant
 from fieldloop.plan.order import best_order
-from fieldloop.plan.planner import backward_reads, plan_learning
+from fieldloop.plan.planner import plan_learning
 from fieldloop.plan.search import Goal
 from fieldloop.plan.tiled import plan_tiled
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.verify import verify
+from fieldloop.plan.way import MAX_LAYERS, saved_tensors, trainable_layers
 from fieldloop.quantize.ptq import quantize_graph
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def compile_graph(
     A float graph is quantised with `calibration`: real-valued samples [n, ...input shape] (NHWC),
     or one array per input name; without, it stays float32. A graph that has int8 tensors already
     is compiled as it is; samples then only serve to find learning rates.
-    `learn`: how many layers, counted from the output, may be trained in the field, or their names
-    (of operators); None for inference only. `rehearsal`: real-valued samples and class numbers
-    that travel with the model. `options`: how to quantise (then `percentile` is theirs).
+    `learn`: how many layers, counted from the output, may be trained in the field (at most 16), or
+    their names (of operators); None for inference only. `rehearsal`: real-valued samples and class
+    numbers that travel with the model. `options`: how to quantise (then `percentile` is theirs).
     `flash_limit`, `ram_limit`: bytes available; DoesNotFitError tells what is missing (RAM: the
     larger of the two arenas). `tiling`: "none", "fdt" (slices of channels), "ffmt" (tiles of rows)
     or "auto" (slices, rows through windows, operators in place), for the least RAM; `mac_limit`:
@@ -120,7 +121,7 @@ def compile_graph(
     if isinstance(learn, Learn):
         stays_int8 = options is None or not (options.float_io or options.keep_float)
         learn = DEFAULT_LEARN if quantises and stays_int8 else None
-    path = trainable_path(graph)
+    path = trainable_layers(graph)
     head = path[0] if path else None
     layers = _chosen_layers(graph, path, learn)
     _check_labels(graph, head, labels)
@@ -161,8 +162,8 @@ def compile_graph(
             wanted = replace(goal, keep=keep, scratch=scratch)
             return plan_tiled(ordered, PlanKind.LEARN, wanted, progress).plan
 
-        plans = (*plans, plan_learning(ordered, names, head.name, to_learn))
-        verify(ordered, plans[1], keep=backward_reads(ordered, layers[-1].name, head.name))
+        plans = (*plans, plan_learning(ordered, names, to_learn))
+        verify(ordered, plans[1], keep=saved_tensors(ordered, names))
     seconds = time.monotonic() - begun
 
     trainables = tuple(Trainable(op.name, _lr_scale(op, head, norm, inner_rate)) for op in layers)
@@ -186,51 +187,15 @@ def compile_graph(
     return Compiled(image, report, ordered, plans, trainables, reference)
 
 
-def trainable_path(graph: Graph) -> tuple[Op, ...]:
-    """Layers with weights that can be trained, from the head backwards.
-
-    The path starts at the output (a softmax and reshapes after the head are passed over) and ends
-    where it branches, or at an operator that has no way back.
-    """
-    if len(graph.outputs) != 1:
-        return ()
-    name = graph.outputs[0]
-    layers: list[Op] = []
-    while (op := graph.producer(name)) is not None:
-        readers = len(graph.consumers(name)) + (name in graph.outputs)
-        if readers != 1:
-            break
-        if op.kind in WEIGHTED:
-            if not _has_gradient(graph, op):
-                break
-            layers.append(op)
-        elif op.kind is OpKind.SOFTMAX:
-            if layers:
-                break
-        elif op.kind is not OpKind.RESHAPE and (op.kind not in POOLS or not layers):
-            break
-        name = op.inputs[0]
-    return tuple(layers)
-
-
 def _check_reachable(graph: Graph, layers: tuple[Op, ...]) -> None:
     """Raises where a layer chosen in the float graph cannot be trained in the int8 one."""
-    left = {op.name for op in trainable_path(graph)}
+    left = {op.name for op in trainable_layers(graph)}
     lost = [op.name for op in layers if op.name not in left]
     if lost:
         raise UsageError(
             f"learn: {lost[0]} has something of float32 between itself and the output; quantise "
             "the whole network (float_io, keep_float), or compile it with learn=None"
         )
-
-
-def _has_gradient(graph: Graph, op: Op) -> bool:
-    """False for what the learner does not know: groups, and the older uint8 arithmetic."""
-    quant = graph.tensors[op.inputs[1]].quant
-    older = (quant is not None and quant.zero_point != 0) or (
-        isinstance(op.fixed, Requant) and op.fixed.single_rounding
-    )
-    return op.groups == 1 and not older
 
 
 def _by_name(graph: Graph, samples: Array | Mapping[str, Array]) -> dict[str, Array]:
@@ -289,13 +254,15 @@ def _chosen_layers(
     if isinstance(learn, int):
         if learn < 0:
             raise UsageError(f"learn: expected a number of layers >= 0, got {learn}")
-        return path[:learn]
+        return path[: min(learn, MAX_LAYERS)]
     names = set(learn)
     known = {op.name for op in path}
     if not names <= known:
         raise UsageError(
             f"learn: {sorted(names - known)} cannot be trained; expected some of {sorted(known)}"
         )
+    if len(names) > MAX_LAYERS:
+        raise UsageError(f"learn: a learner trains at most {MAX_LAYERS} layers, got {len(names)}")
     return tuple(op for op in path if op.name in names)
 
 

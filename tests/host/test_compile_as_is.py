@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from random_graphs import random_graph, samples_for
 
-from fieldloop.compiler import compile_graph, trainable_path
+from fieldloop.compiler import compile_graph
 from fieldloop.errors import UsageError
 from fieldloop.frontends.load import load_model
 from fieldloop.image import format as f
@@ -20,6 +20,7 @@ from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Requant
 from fieldloop.ir.reference import run
 from fieldloop.plan.lifetimes import buffers, lower_bound
+from fieldloop.plan.way import trainable_layers
 from fieldloop.runtime import Learner, LearnerConfig, Model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,14 +104,14 @@ def test_learning_needs_samples() -> None:
 def test_the_older_arithmetic_is_not_trained() -> None:
     """A zero point of the weights, or a single rounding: the way back stops there."""
     graph, _ = quantised(4)
-    head = trainable_path(graph)[0]
+    head = trainable_layers(graph)[0]
     assert isinstance(head.fixed, Requant)
     once = replace(head, fixed=replace(head.fixed, single_rounding=True))
-    assert trainable_path(graph.with_ops([once if op is head else op for op in graph.ops])) == ()
+    assert trainable_layers(graph.with_ops([once if op is head else op for op in graph.ops])) == ()
     w = graph.tensors[head.inputs[1]]
     assert w.quant is not None
     moved = replace(w, quant=replace(w.quant, scales=w.quant.scales[:1], axis=None, zero_point=3))
-    assert trainable_path(replace(graph, tensors={**graph.tensors, w.name: moved})) == ()
+    assert trainable_layers(replace(graph, tensors={**graph.tensors, w.name: moved})) == ()
 
 
 def test_a_float_input_has_no_quantisation() -> None:

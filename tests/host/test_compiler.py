@@ -10,13 +10,14 @@ import pytest
 from c_executor import run_c
 from random_graphs import Grower, random_graph, samples_for
 
-from fieldloop.compiler import INNER_RATE, compile_graph, trainable_path
+from fieldloop.compiler import INNER_RATE, compile_graph
 from fieldloop.errors import DoesNotFitError, UsageError
 from fieldloop.image.reader import read_image
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Clamp, OpKind, Window
 from fieldloop.ir.reference import run
 from fieldloop.ir.reference_int8 import run_int8
+from fieldloop.plan.way import trainable_layers
 from fieldloop.quantize.options import Method, QuantizeOptions
 from fieldloop.runtime.model import Model
 
@@ -53,9 +54,9 @@ def residual() -> Graph:
     return build.graph([grower.head(d, softmax=True)])
 
 
-def test_the_trainable_path_goes_back_to_a_branch() -> None:
-    assert [op.name for op in trainable_path(plain())] == ["head", "three", "two", "one"]
-    assert [op.name for op in trainable_path(residual())] == ["head", "d"]
+def test_what_can_be_trained() -> None:
+    assert [op.name for op in trainable_layers(plain())] == ["head", "three", "two", "one"]
+    assert [op.name for op in trainable_layers(residual())] == ["head", "d", "b", "a"]
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import Grower, random_graph
 
-from fieldloop.compiler import trainable_path
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import Concat, Op, OpKind, Window
 from fieldloop.ir.tensor import Tensor
 from fieldloop.plan.layout import first_fit, lay_out, peak
 from fieldloop.plan.lifetimes import buffers, lower_bound
 from fieldloop.plan.order import best_order
-from fieldloop.plan.planner import backward_reads, plan_graph
+from fieldloop.plan.planner import plan_graph
 from fieldloop.plan.show import memory_map
 from fieldloop.plan.types import Buffer, Plan, PlanKind
 from fieldloop.plan.verify import PlanError, verify
+from fieldloop.plan.way import saved_tensors, trainable_layers
 
 
 @st.composite
@@ -158,8 +158,7 @@ def test_order_helps_where_branches_wait() -> None:
 
 
 def kept_by(graph: Graph, layers: int) -> frozenset[str]:
-    path = trainable_path(graph)[:layers]
-    return backward_reads(graph, path[-1].name, path[0].name)
+    return saved_tensors(graph, [op.name for op in trainable_layers(graph)[:layers]])
 
 
 @pytest.mark.parametrize("seed", range(40))

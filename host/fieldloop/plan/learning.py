@@ -8,62 +8,117 @@ can be made before there is an image; a test holds the two against each other.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind
+from fieldloop.ir.op import WEIGHTED, OpKind
 from fieldloop.plan.types import Buffer
-
-# Of the learner's settings of these names, where nobody gives others.
-S_MAX = 0.9
-ZETA = 0.5
+from fieldloop.plan.way import Hop, NoWayError, walk_back
 
 ALIGNMENT = 16  # of the scratch in the arena
-_F32 = 4
+_WORD = 4  # of a delta or a row
 _INDEX = 2  # of a kept entry
 _Q15 = 32768
+_LISTED = 16  # every so many-th entry of a delta has room in the list ...
+_LEAST_LISTED = 64  # ... or so many, whatever is more
 
 
-def scratch_bytes(
-    graph: Graph, layers: Collection[str], *, s_max: float = 1.0, zeta: float = 1.0
-) -> int:
+class Settings(Protocol):
+    """What decides a learner's scratch: fields of LearnerConfig."""
+
+    @property
+    def selector(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def search(self) -> str: ...
+    @property
+    def bias_mode(self) -> str: ...
+    @property
+    def k_rule(self) -> str: ...
+    @property
+    def deltas(self) -> str: ...
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def floor(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def s_min(self) -> float: ...
+    @property
+    def s_max(self) -> float: ...
+    @property
+    def zeta(self) -> float: ...
+    @property
+    def mask(self) -> Sequence[float]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """The learner's own settings; a test holds them against LearnerConfig's."""
+
+    selector: str = "tinypropv2"
+    unit: str = "element"
+    search: str = "auto"
+    bias_mode: str = "topk"
+    k_rule: str = "integer"
+    deltas: str = "f32"
+    optimizer: str = "sgd"
+    floor: int = 1
+    batch: int = 1
+    s_min: float = 0.1
+    s_max: float = 0.9
+    zeta: float = 0.5
+    mask: tuple[float, ...] = ()
+
+
+USUAL = Usual()
+
+
+def scratch_bytes(graph: Graph, layers: Collection[str], settings: Settings = USUAL) -> int:
     """Scratch of a learner that trains `layers` (names of operators), to the byte.
 
-    `s_max`, `zeta`: the most entries that are kept, and their damping a layer, as the learner's
-    settings of these names. With both 1 no configuration of these layers needs more. 0 where the
-    walk back from the output does not come to all of them: nothing can learn there.
+    0 where the walk back from the output does not come to all of them: nothing can learn there.
     """
-    open_layers = set(layers)
-    deltas = row = kept = below = 0
-    trained = 0
-    op = _logits(graph)
-    while op is not None and open_layers:
-        if op.kind not in WEIGHTED and op.kind not in POOLS and op.kind is not OpKind.RESHAPE:
-            return 0
-        outputs = graph.tensors[op.output].size
-        deltas = max(deltas, below + outputs * _F32)
-        if op.name in open_layers:
-            open_layers.remove(op.name)
-            if op.kind is not OpKind.FULLY_CONNECTED:
-                row = max(row, _row_size(graph, op) * _F32)
-            kept = max(kept, _most_kept(outputs, trained, s_max, zeta))
-            trained += 1
-        if op.kind is not OpKind.RESHAPE:
-            below = outputs * _F32
-        if len(graph.consumers(op.inputs[0])) != 1:
-            break
-        op = graph.producer(op.inputs[0])
-    return 0 if open_layers else deltas + row + kept * _INDEX
+    try:
+        hops = walk_back(graph, layers)
+    except NoWayError:
+        return 0
+    trained = _trained(graph, hops)
+    row = max(_row_words(layer, settings) for layer in trained)
+    kept = max(_listed(layer, settings) for layer in trained)
+    return (delta_words(graph, hops, settings) + row) * _WORD + kept * _INDEX
+
+
+def worst_bytes(graph: Graph, layers: Collection[str]) -> int:
+    """No settings of a learner that trains these layers need more scratch."""
+    f32 = Usual(selector="budget", bias_mode="dense", batch=2)
+    int16 = replace(f32, deltas="int16")
+    by_channel = replace(f32, unit="channel")
+    try:
+        hops = walk_back(graph, layers)
+    except NoWayError:
+        return 0
+    trained = _trained(graph, hops)
+    deltas = max(delta_words(graph, hops, each) for each in (f32, int16))
+    row = max(_row_words(layer, each) for layer in trained for each in (f32, by_channel))
+    kept = max(_listed(layer, f32) for layer in trained)
+    return (deltas + row) * _WORD + kept * _INDEX
 
 
 def offers(graph: Graph, layers: Collection[str]) -> tuple[int, int, int]:
     """Scratch with the learner's own settings; what to plan for those; and for any settings.
 
-    Planned in whole floats: a learner without a list of kept entries then ends where the scratch
+    Planned in whole words: a learner without a list of kept entries then ends where the scratch
     ends.
     """
-    needed = scratch_bytes(graph, layers, s_max=S_MAX, zeta=ZETA)
-    usual, worst = (-(-n // _F32) * _F32 for n in (needed, scratch_bytes(graph, layers)))
+    needed = scratch_bytes(graph, layers)
+    usual, worst = (-(-n // _WORD) * _WORD for n in (needed, worst_bytes(graph, layers)))
     return needed, usual, worst
 
 
@@ -85,27 +140,181 @@ def backward_buffer(graph: Graph, scratch: int) -> Buffer:
     return Buffer((), scratch, ALIGNMENT, end, end)
 
 
-def _logits(graph: Graph) -> Op | None:
-    """The operator that makes the logits: the output, before a softmax and reshapes."""
-    op = graph.producer(graph.outputs[0])
-    while op is not None and op.kind in (OpKind.SOFTMAX, OpKind.RESHAPE):
-        op = graph.producer(op.inputs[0])
-    return op
+# ---- deltas
 
 
-def _row_size(graph: Graph, op: Op) -> int:
-    """Weights of one output channel."""
-    w = graph.tensors[op.inputs[1]]
-    return w.size // w.shape[3 if op.kind is OpKind.DEPTHWISE_CONV2D else 0]
+def delta_words(graph: Graph, hops: Sequence[Hop], settings: Settings) -> int:
+    """Words that the deltas of a walk need, laid out in the order of their birth: in turn as low
+    and as high as they go, in the room that the most of them need at one time, or a little more.
+    """
+    deltas = _deltas(graph, hops, adds_apart=settings.deltas == "int16")
+    steps = range(-1, len(hops))
+    room = max(
+        sum(delta.words for delta in deltas if delta.born <= step <= delta.dies) for step in steps
+    )
+    while not _fits(deltas, room):
+        room += 16
+    return room
 
 
-def _most_kept(entries: int, distance: int, s_max: float, zeta: float) -> int:
-    """The integer rule, fl_keep_count, of a sample whose error is the largest so far."""
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    """Live from step `born` to step `dies` of the walk, both included; -1: the output's error."""
 
-    def q15(value: float) -> int:
-        return int(value * _Q15 + 0.5)
+    words: int
+    born: int
+    dies: int
 
-    ratio = q15(s_max)
-    for _ in range(distance):
-        ratio = (ratio * q15(zeta) + _Q15 // 2) >> 15
-    return min(max((entries * ratio + _Q15 // 2) >> 15, 1), entries)
+
+def _deltas(graph: Graph, hops: Sequence[Hop], *, adds_apart: bool) -> list[_Delta]:
+    """Every delta of the walk, in the order of birth.
+
+    `adds_apart`: what is added to a delta that exists is made in words of its own first.
+    """
+    size = {name: tensor.size for name, tensor in graph.tensors.items()}
+    deltas: list[_Delta] = []
+    holder: dict[str, int] = {}  # tensor -> its delta
+
+    def bear(tensor: str, words: int, step: int) -> None:
+        holder[tensor] = len(deltas)
+        deltas.append(_Delta(words, step, len(hops)))
+
+    bear(hops[0].op.output, size[hops[0].op.output], -1)
+    for step, hop in enumerate(hops):
+        mine = holder[hop.op.output]
+        goes_on = False
+        if hop.fused or hop.op.kind is OpKind.RESHAPE:
+            hands_on, copied = hop.down[-1], None
+        elif hop.op.kind is OpKind.ADD:
+            hands_on, copied = hop.down[-1], hop.down[0] if len(hop.down) == 2 else None
+        else:
+            hands_on, copied = None, hop.down[0] if hop.down else None
+        if copied is not None and copied not in holder:
+            bear(copied, size[copied], step)
+        elif copied is not None and adds_apart and hop.op.kind is not OpKind.ADD:
+            deltas.append(_Delta(size[copied], step, step))
+        if hands_on is not None and hands_on not in holder:
+            holder[hands_on] = mine
+            goes_on = True
+        if not goes_on:
+            deltas[mine] = replace(deltas[mine], dies=step)
+    return deltas
+
+
+def _fits(deltas: Sequence[_Delta], room: int) -> bool:
+    placed: list[tuple[int, _Delta]] = []
+    for i, delta in enumerate(deltas):
+        meets = sorted(
+            (at, at + other.words)
+            for at, other in placed
+            if other.born <= delta.dies and delta.born <= other.dies
+        )
+        find = _lowest if i % 2 == 0 else _highest
+        at = find(meets, delta.words, room)
+        if at is None:
+            return False
+        placed.append((at, delta))
+    return True
+
+
+def _lowest(meets: Sequence[tuple[int, int]], words: int, room: int) -> int | None:
+    """The lowest offset of so many words below `room` that is clear of what it meets."""
+    at = 0
+    for start, end in meets:
+        if at + words <= start:
+            break
+        at = max(at, end)
+    return at if at + words <= room else None
+
+
+def _highest(meets: Sequence[tuple[int, int]], words: int, room: int) -> int | None:
+    mirrored = sorted((room - end, room - start) for start, end in meets)
+    at = _lowest(mirrored, words, room)
+    return None if at is None else room - words - at
+
+
+# ---- the row, and the list
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A trained layer: `entries` of the delta that it selects from, after a pool that is fused."""
+
+    distance: int
+    channels: int
+    row: int  # weights of one output channel
+    entries: int
+    is_map: bool
+
+
+def _trained(graph: Graph, hops: Sequence[Hop]) -> list[_Layer]:
+    layers: list[_Layer] = []
+    for hop in hops:
+        if not hop.trained or hop.op.kind not in WEIGHTED:
+            continue
+        w = graph.tensors[hop.op.inputs[1]]
+        channels = w.shape[3 if hop.op.kind is OpKind.DEPTHWISE_CONV2D else 0]
+        selected = hop.op if hop.pool is None else hop.pool
+        layers.append(
+            _Layer(
+                distance=len(layers),
+                channels=channels,
+                row=w.size // channels,
+                entries=graph.tensors[selected.output].size,
+                is_map=hop.op.kind is not OpKind.FULLY_CONNECTED,
+            )
+        )
+    return layers
+
+
+def _row_words(layer: _Layer, s: Settings) -> int:
+    """Of one row's gradient, or of the importance of every channel."""
+    steps_apart = s.optimizer == "momentum" or (s.optimizer == "adam" and layer.distance == 0)
+    row = layer.row if layer.is_map or s.batch > 1 or steps_apart else 0
+    return max(row, layer.channels) if s.unit == "channel" or s.selector == "mask" else row
+
+
+def _listed(layer: _Layer, s: Settings) -> int:
+    """Most kept entries that are listed; where there are more the others are set to zero."""
+    if s.selector == "dense":
+        return 0
+    if s.selector == "mask":
+        share = s.mask[layer.distance] if layer.distance < len(s.mask) else 0.0
+        in_255 = int(share * 255 + 0.5)
+        return max(1, (layer.channels * in_255 + 127) // 255) if in_255 else 0
+    if s.unit == "channel":
+        return _most_kept(layer, layer.channels, s)
+    most = _most_kept(layer, layer.entries, s)
+    if s.bias_mode == "dense" or s.search == "heap":
+        return most
+    return min(most, max(layer.entries // _LISTED, _LEAST_LISTED))
+
+
+def _most_kept(layer: _Layer, n: int, s: Settings) -> int:
+    """Of n, for a sample whose error is the largest so far."""
+    if s.selector == "budget":
+        return n
+    if s.selector in ("tinyprop", "tinypropv2"):
+        most = keep_count(s, s.s_min, s.zeta, layer.distance, n)
+    else:
+        most = keep_count(s, s.s_max if s.selector != "loss" else s.s_min, 1.0, 0, n)
+        if layer.distance == 0 and n >= 2:
+            most = max(most, 2)
+    return max(most, min(s.floor, n))
+
+
+def keep_count(s: Settings, s_min: float, zeta: float, distance: int, n: int) -> int:
+    """fl_keep_count for alpha 1, in the core's own arithmetic."""
+    f32 = np.float32
+    if s.k_rule == "trunc_f32":
+        ratio = f32(s_min) + (f32(s.s_max) - f32(s_min))
+        for _ in range(distance):
+            ratio = ratio * f32(zeta)
+        most = int(f32(n) * ratio)
+    else:
+        q15 = int(f32(s.s_max) * f32(_Q15) + f32(0.5))
+        damping = int(f32(zeta) * f32(_Q15) + f32(0.5))
+        for _ in range(distance):
+            q15 = (q15 * damping + _Q15 // 2) >> 15
+        most = (n * q15 + _Q15 // 2) >> 15
+    return min(max(most, 1), n)

@@ -11,6 +11,7 @@ from fieldloop.plan.layout import lay_out, peak
 from fieldloop.plan.learning import backward_buffer, offers, pays
 from fieldloop.plan.lifetimes import buffers
 from fieldloop.plan.types import Plan, PlanKind
+from fieldloop.plan.way import saved_tensors
 
 
 def backward_reads(graph: Graph, first_trainable: str, head: str) -> frozenset[str]:
@@ -53,18 +54,15 @@ def plan_graph(
 def plan_learning(
     graph: Graph,
     layers: Collection[str],
-    head: str,
     make: Callable[[frozenset[str], int], Plan] | None = None,
 ) -> Plan:
     """The plan to learn with: the forward pass, what it saves, and the backward pass's scratch.
 
-    `layers`: operators that are trained; `head`: the one that makes the logits. There is room for
-    any configuration where that costs nothing, else for the learner's own defaults; and none where
-    that does not pay. `make`: plans with what must be kept and so much scratch; `plan_graph` where
-    it is not given.
+    `layers`: operators that are trained. There is room for any configuration where that costs
+    nothing, else for the learner's own defaults; and none where that does not pay. `make`: plans
+    with what must be kept and so much scratch; `plan_graph` where it is not given.
     """
-    names = [op.name for op in graph.ops]
-    keep = backward_reads(graph, min(layers, key=names.index), head)
+    keep = saved_tensors(graph, layers)
 
     def untiled(kept: frozenset[str], scratch: int) -> Plan:
         return plan_graph(graph, PlanKind.LEARN, keep=kept, learner_scratch=scratch)
