@@ -1,18 +1,15 @@
 // Random numbers without a state: a 32-bit integer mixer over (seed, step, stream, index). Whoever knows the four numbers
 // knows the bits, so host and board round alike, in any order of evaluation.
-#include "fieldloop/fl_backward.h"
-#include "fieldloop/fl_random.h"
-
-#define GOLDEN 0x9e3779b9u  // 2^32 / golden ratio: spreads neighbouring indices
+#include "learn/rounding.h"
 
 uint32_t fl_random_key(uint32_t seed, uint32_t step, uint32_t stream) {
-    uint32_t key = fl_mix(seed + GOLDEN);
-    key = fl_mix(key ^ (step * GOLDEN));
-    return fl_mix(key ^ (stream + GOLDEN));
+    uint32_t key = fl_mix(seed + FL_GOLDEN);
+    key = fl_mix(key ^ (step * FL_GOLDEN));
+    return fl_mix(key ^ (stream + FL_GOLDEN));
 }
 
 uint32_t fl_random(uint32_t key, uint32_t index) {
-    return fl_mix(key + index * GOLDEN);
+    return fl_mix(key + index * FL_GOLDEN);
 }
 
 uint32_t fl_random_below(uint32_t bits, uint32_t n) {

@@ -134,13 +134,13 @@ typedef struct {
     int8_t *w;
     int8_t *low;      // FL_WEIGHTS_INT16: value = w + low / 256, low -128..127; else NULL
     float *master;    // FL_WEIGHTS_F32: in steps of w; w is its nearest integer (halves away from zero); else NULL
-    float *moment1;   // momentum, or Adam's first moment, of the gradient in units of the step; else NULL
+    float *moment1;   // momentum of the gradient, or Adam's first moment of x_scale * gradient; else NULL
     float *moment2;   // Adam's second; else NULL
     uint32_t row_stride, step;
 } fl_trained_t;
 
 typedef struct {
-    uint32_t optimizer;  // fl_optimizer_t
+    uint32_t optimizer;  // fl_optimizer_t; what counts for a layer is which moments it has
     float lr;
     float x_scale;
     int32_t x_zero;
@@ -152,18 +152,24 @@ typedef struct {
     uint64_t *clipped;     // += weights that moved less than asked for
 } fl_step_rule_t;
 
-// One row of real gradients: gradient[j] = dLoss/dz * (x - x_zero), as fl_spots_*_row make them (not times x_scale).
-// SGD: s = factor * g, factor = (lr * x_scale) / w_scale[row]. Momentum: m = beta1 * m + g; s = factor * m. Adam:
-// g' = x_scale / ... see docs/DESIGN.md; epsilon 1e-7. Then the weight moves by -s: int8: s rounded stochastically; int16: s * 256 rounded
-// so, in steps of 1/256; f32: master - s. A gradient of exactly 0 moves nothing under SGD, and is skipped.
+// One row of real gradients: gradient[j] = dLoss/dz * (x - x_zero), as fl_spots_*_row make them (not times x_scale). g stands
+// for gradient[j]; every line rounds once an operation, from left to right.
+//   SGD: s = factor * g, factor = (lr * x_scale) / w_scale[row]; a g of exactly 0 moves nothing and is skipped. So step layers
+//     without moments (t->moment1 NULL), whatever the optimizer.
+//   Momentum (t->moment1, no moment2): m = beta1 * m + g; s = factor * m.
+//   Adam (both): g = clamp(x_scale * g, +-1e15); m = beta1 * m + (1 - beta1) * g; v = beta2 * v + ((1 - beta2) * g) * g;
+//     s = (lr / w_scale[row]) * ((m / (1 - decay1)) / (square root of (v / (1 - decay2)) + 1e-7)).
+// |s| is cut to max_step; then the weight moves by -s. int8: s rounded stochastically; int16: s * 256 rounded so, in steps of
+// 1/256; f32: master - s. It ends at +-127. A step that is rounded to 0 moves nothing, whatever the weight (-128 stays).
 void fl_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const float *gradient, uint32_t n);
 
-// SGD of a fully connected row without the detour over a gradient: the same bytes as fl_step_row on
-// gradient[j] = delta * (x[j] - x_zero), where s is computed as (factor * delta) * (x[j] - x_zero).
+// SGD of a fully connected row without the detour over a gradient: s = (factor * delta) * (x[j] - x_zero), else the same;
+// inputs at the zero point move nothing and are skipped.
 void fl_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, float delta,
                                  const int8_t *x /* [cols] */, uint32_t cols);
 
-// One bias: b -= lr / (x_scale * w_scale[row]) * sum, stochastically, clamped to +-2^30. `m1`, `m2`: its moments, or NULL.
+// One bias: b -= s, stochastically, clamped to +-2^30; the step is fl_step_row's, of g = sum (not clamped) and with the factor
+// lr / (x_scale * w_scale[row]). `m1`, `m2`: its moments, or NULL. A sum of 0 moves nothing, moments included.
 void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t index, int32_t *b, float *m1, float *m2);
 
 // Square root of v >= 0, correctly rounded (IEEE 754), without libm.
