@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fieldloop.errors import FieldloopError, UsageError, VersionError
 from fieldloop.runtime.core import core
+from fieldloop.runtime.learner_config import (
+    SETTINGS,
+    LearnerConfig,
+    Optimizer,
+    Weights,
+    check,
+)
+from fieldloop.runtime.learner_facts import (
+    Fit,
+    LayerStats,
+    LearnerPlan,
+    LearnerSizes,
+    LearnerStats,
+    Step,
+    copy_fields,
+)
 from fieldloop.runtime.model import (
+    Int8,
     Model,
     aligned_bytes,
     check_float_mode,
@@ -21,134 +38,11 @@ from fieldloop.runtime.model import (
     touched_bytes,
 )
 
-SETTINGS = "see LearnerConfig for the settings and their ranges"
-_STATE = struct.Struct("<4sHHII16s")  # the beginning of a state, see DESIGN.md
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerConfig:
-    """How to learn; the same fields, ranges and defaults as `fl_learner_config_t`."""
-
-    selector: Literal[
-        "tinypropv2", "tinyprop", "dense", "topk", "random", "loss", "mask", "budget"
-    ] = "tinypropv2"
-    skip: Literal["auto", "on", "off"] = "auto"  # TinyPropv2's decision metric; auto: the selector's
-    unit: Literal["element", "channel"] = "element"
-    rank: Literal["error", "activation"] = "error"  # of channels
-    search: Literal["auto", "heap", "histogram", "threshold"] = "auto"
-    bias_mode: Literal["topk", "dense"] = "topk"
-    k_rule: Literal["integer", "trunc_f32"] = "integer"
-    deltas: Literal["f32", "int16"] = "f32"
-    weights: Literal["int8", "int16", "f32"] = "int8"  # what a trained weight is kept in
-    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
-    layers: int = 0  # trainable layers from the output backwards; 0 = all of the image's
-    floor: int = 1  # least entries (channels) kept of a layer
-    batch: int = 1  # trained samples from one update to the next
-    max_step: int = 32  # most steps of its int8 part that a weight moves at once
-    s_min: float = 0.1  # bounds of the ratio of kept gradients
-    s_max: float = 0.9
-    zeta: float = 0.5  # damping of the ratio per layer away from the output
-    d_min: float = 0.0  # bounds of TinyPropv2's decision metric
-    d_max: float = 1.0
-    d_thr: float = 0.05  # train iff the metric is above
-    rho: float = 1.0  # forgetting of the running maxima; 1 = none
-    lr: float = 1.0  # times the layer's own scale in the image
-    beta1: float = 0.9  # decay of momentum, and of Adam's first moment
-    beta2: float = 0.999  # of Adam's second
-    replays: int = 4  # rehearsal samples trained after each new one
-    memory: int = 0  # capacity of the rehearsal memory, in samples
-    holdout: int = 0  # every n-th rehearsal sample of the image is only evaluated on
-    seed: int = 0
-    mask: tuple[float, ...] = ()  # of selector mask: share of channels, from the output backwards
-
-    def fill(self, target: Any) -> None:
-        """Writes the settings into an `fl_learner_config_t *`."""
-        _, lib = core()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "mask":
-                _fill_mask(target, value)
-                continue
-            if field.name in _ENUMS:
-                value = getattr(lib, f"{_ENUMS[field.name]}{str(value).upper()}", None)
-                if value is None:
-                    raise UsageError(
-                        f"learner: {field.name}={getattr(self, field.name)!r} is unknown; "
-                        f"{SETTINGS}"
-                    )
-            try:
-                setattr(target, field.name, value)
-            except (OverflowError, TypeError) as error:
-                raise UsageError(
-                    f"learner: {field.name} {value!r}: {error}; {SETTINGS}"
-                ) from error
-
-
-_ENUMS = {
-    "selector": "FL_SELECT_",
-    "skip": "FL_SKIP_",
-    "unit": "FL_UNIT_",
-    "rank": "FL_RANK_",
-    "search": "FL_SEARCH_",
-    "bias_mode": "FL_BIAS_",
-    "k_rule": "FL_K_",
-    "deltas": "FL_DELTAS_",
-    "weights": "FL_WEIGHTS_",
-    "optimizer": "FL_OPTIMIZER_",
-}
-
-
-def _fill_mask(target: Any, shares: tuple[float, ...]) -> None:
-    if len(shares) > len(target.mask) or not all(0.0 <= share <= 1.0 for share in shares):
-        raise UsageError(
-            f"learner: mask: expected at most {len(target.mask)} shares of 0 to 1, got {shares}"
-        )
-    for i in range(len(target.mask)):
-        target.mask[i] = int(shares[i] * 255 + 0.5) if i < len(shares) else 0
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerSizes:
-    """Bytes of a learner, known before it exists."""
-
-    total_bytes: int  # its own block: the state, then what of the scratch the model does not lend
-    state_bytes: int  # what a commit writes
-    weight_bytes: int  # of the state
-    memory_bytes: int  # of the state
-    scratch_bytes: int  # wherever it lies
-    lent_bytes: int  # of the scratch: in the model's arena, which counts it
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerStats:
-    """Counters since the start or the last reset; part of the state."""
-
-    forward_macs: int
-    backward_macs: int  # executed
-    dense_backward_macs: int  # what dense training of the same layers would have executed
-    samples: int
-    replayed: int
-    trained: int
-    skipped: int
-    refused: int
-    remembered: int  # samples in the rehearsal memory
-    clamped: int  # samples with values beyond the input's range
-    updates: int  # times that weights were written
-    clipped: int  # weights that moved less than a step asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happened to one new sample."""
-
-    error: float  # 2 (1 - p of its label), before the update
-    predicted: int  # before the update
-    trained: bool
-    kept: int  # gradients kept, over all layers
-
-
-def _copy_fields(kind: type, struct: Any) -> Any:
-    return kind(**{field.name: getattr(struct, field.name) for field in fields(kind)})
+_STATE = struct.Struct("<4sHHII16s5IBB")  # the beginning of a state, see DESIGN.md
+_VERSION = 2
+_WEIGHTS: tuple[Weights, ...] = ("int8", "int16", "f32")  # by their numbers in a state
+_OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "momentum", "adam")
+_NOT_RUN = Step(float("nan"), -1, False, 0)
 
 
 def learner_sizes(model: Model, config: LearnerConfig) -> LearnerSizes:
@@ -156,11 +50,12 @@ def learner_sizes(model: Model, config: LearnerConfig) -> LearnerSizes:
     ffi, lib = model.core
     c_config = ffi.new("fl_learner_config_t *")
     config.fill(c_config)
+    check(c_config)
     sizes = ffi.new("fl_learner_sizes_t *")
     code = lib.fl_learner_sizes(model.handle, c_config, sizes)
     if code != 0:
         _refuse(code)
-    result: LearnerSizes = _copy_fields(LearnerSizes, sizes)
+    result: LearnerSizes = copy_fields(LearnerSizes, sizes)
     return result
 
 
@@ -169,7 +64,7 @@ def _refuse(code: int) -> None:
     hints = {
         lib.FL_ENOENT: "the image names no trainable layers: compile it with some",
         lib.FL_ENOTSUP: "the way back to a trainable layer cannot be walked: train fewer layers",
-        lib.FL_EINVAL: f"a setting is out of range, or never trains or never skips; {SETTINGS}",
+        lib.FL_EINVAL: f"the image has fewer trainable layers, or it is too large; {SETTINGS}",
     }
     refuse(code, "learner", hints.get(code, "compile the model again"), UsageError)
 
@@ -213,17 +108,33 @@ class Learner:
         what = f"learned state of {len(state)} bytes"
         if len(state) < _STATE.size or state[:4] != b"FLS1":
             raise FieldloopError(f"{what}: expected one from fieldloop pull or learn, got another")
-        _, version, layers, size, memory, uid = _STATE.unpack_from(state)
-        if version != 1:
-            raise VersionError(f"{what}: expected version 1, got {version}; update fieldloop")
+        _, version, layers, size, memory, uid, _, maxima, *_, weights, optimizer = (
+            _STATE.unpack_from(state)
+        )
+        if version != _VERSION:
+            raise VersionError(
+                f"{what}: expected version {_VERSION}, got {version}; update fieldloop, or the "
+                "device that it is from"
+            )
+        damaged = FieldloopError(f"{what} is damaged; pull it from the device again")
         if size != len(state) or memory > size:
-            raise FieldloopError(f"{what} is damaged; pull it from the device again")
+            raise damaged
+        if weights >= len(_WEIGHTS) or optimizer >= len(_OPTIMIZERS):
+            raise damaged
         if uid.hex() != model.uid:
             raise UsageError(
                 f"{what}: expected one of model {model.uid[:8]}, got one of model "
                 f"{uid.hex()[:8]}; name the model it was learned with"
             )
-        learner = cls(model, LearnerConfig(layers=layers, memory=memory))
+        config = LearnerConfig(
+            layers=layers,
+            memory=memory,
+            weights=_WEIGHTS[weights],
+            optimizer=_OPTIMIZERS[optimizer],
+        )
+        learner = cls(model, config)
+        if maxima == learner._learner.y_max_count + 1:  # the largest loss is one of them
+            learner = cls(model, replace(config, selector="loss"))
         learner.load(state)
         return learner
 
@@ -244,10 +155,107 @@ class Learner:
         """`step` for each sample of a stream, in order."""
         return self._learn(self._lib.fl_learner_step, xs, ys)
 
+    def fit(
+        self,
+        xs: npt.NDArray[Any],
+        ys: Iterable[int],
+        *,
+        epochs: int = 1,
+        patience: int | None = None,
+    ) -> Fit:
+        """`run` for some epochs, with an evaluation after each (see `evaluate`).
+
+        `patience`: so many evaluations without a better one end it. What is kept in the end is the
+        state of the best evaluation, the first of equal ones, whatever came after it.
+        """
+        if epochs < 1 or (patience is not None and patience < 1):
+            raise UsageError(
+                f"fit: expected 1 or more epochs and a patience of 1 or more, got {epochs} and "
+                f"{patience}"
+            )
+        labels = list(ys)
+        seen: list[int] = []
+        best, kept, total = 0, b"", 0
+        for _ in range(epochs):
+            self.run(xs, labels)
+            self.flush()
+            right, total = self.evaluate()
+            seen.append(right)
+            if len(seen) == 1 or right > seen[best]:
+                best, kept = len(seen) - 1, self.state
+            elif patience is not None and len(seen) - 1 - best >= patience:
+                break
+        if best != len(seen) - 1:
+            self.load(kept)
+        return Fit(tuple(seen), total, best, len(seen) < epochs)
+
+    def flush(self) -> None:
+        """Writes what a batch has gathered so far; nothing where there is nothing."""
+        self._check_owner()
+        self._lib.fl_learner_flush(self._learner)
+
+    def evaluate(self) -> tuple[int, int]:
+        """Right ones of how many samples of the image's rehearsal set: those that are held out
+        (`holdout`), or all of it. Counts nothing and changes no weight.
+        """
+        self._check_owner()
+        check_float_mode()
+        right, total = self._ffi.new("uint32_t *"), self._ffi.new("uint32_t *")
+        code = self._lib.fl_learner_evaluate(self._learner, right, total)
+        if code != 0:
+            refuse(code, "evaluating", "report this: an opened learner evaluates")
+        if total[0] == 0:
+            raise UsageError(
+                "learner: there is nothing to evaluate on; compile the model with more rehearsal "
+                "samples, or hold out more often"
+            )
+        return int(right[0]), int(total[0])
+
+    def quantize(self, x: npt.NDArray[Any]) -> Int8 | None:
+        """One real-valued sample in the model's own quantisation; None where a value is NaN or
+        infinite. Counts it as `clamped` or `refused` where it is.
+        """
+        (sample,) = self._as_floats(x)
+        return self._quantize(sample)
+
+    @property
+    def plan(self) -> LearnerPlan:
+        """RAM, in bytes."""
+        sizes, arena = self.sizes, self.model.plan_bytes("LEARN")
+        return LearnerPlan(
+            arena=arena,
+            state=sizes.state_bytes,
+            weights=sizes.weight_bytes,
+            optimizer=sizes.optimizer_bytes,
+            memory=sizes.memory_bytes,
+            scratch=sizes.scratch_bytes,
+            lent=sizes.lent_bytes,
+            batch=sizes.batch_bytes,
+            total=arena + sizes.total_bytes,
+        )
+
+    def layer_stats(self) -> tuple[LayerStats, ...]:
+        """The counters of each trained layer now, from the output backwards."""
+        found = []
+        for i in range(self._learner.layer_count):
+            layer = self._learner.layers[i]
+            counted = self._lib.fl_learner_layer_stats(self._learner, i)
+            found.append(
+                LayerStats(
+                    op=int(layer.op),
+                    entries=int(counted.entries),
+                    kept=int(counted.kept),
+                    clipped=int(counted.clipped),
+                    saturated=int(self._lib.fl_learner_saturated(self._learner, i)),
+                    weights=int(layer.rows * layer.row_bytes),
+                )
+            )
+        return tuple(found)
+
     @property
     def stats(self) -> LearnerStats:
         """The counters now."""
-        stats: LearnerStats = _copy_fields(LearnerStats, self._lib.fl_learner_stats(self._learner))
+        stats: LearnerStats = copy_fields(LearnerStats, self._lib.fl_learner_stats(self._learner))
         return stats
 
     @property
@@ -306,14 +314,31 @@ class Learner:
         self._start()
         return touched
 
-    def _learn(self, call: Any, xs: npt.NDArray[Any], ys: Iterable[int]) -> list[Step]:
+    def _check_owner(self) -> None:
         if self.model.owner is not self:
             raise UsageError(
                 "learner: another learner has taken the model, or this one was closed; "
                 "open a new one"
             )
+
+    def _as_floats(self, xs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # what is infinite in float32 is refused
+            return np.ascontiguousarray(self.model.as_samples(xs), np.float32)
+
+    def _quantize(self, sample: npt.NDArray[np.float32]) -> Int8 | None:
+        q = np.empty(sample.size, np.int8)
+        code = self._lib.fl_learner_quantize(
+            self._learner, pointer(sample, "float *"), pointer(q, "int8_t *")
+        )
+        if code not in (0, self._lib.FL_EDOM):
+            refuse(code, "quantising a sample", "report this: an opened learner quantises")
+        return q if code == 0 else None
+
+    def _learn(self, call: Any, xs: npt.NDArray[Any], ys: Iterable[int]) -> list[Step]:
+        self._check_owner()
         check_float_mode()
-        samples = self.model.as_inputs(xs)
+        is_real = np.asarray(xs).dtype.kind == "f" and hasattr(self._lib, "fl_learner_quantize")
+        samples = self._as_floats(xs) if is_real else self.model.as_inputs(xs)
         labels = [int(y) for y in ys]
         if len(labels) != len(samples):
             raise UsageError(
@@ -323,7 +348,11 @@ class Learner:
         for sample, label in zip(samples, labels, strict=True):
             if not 0 <= label < self.classes:
                 raise UsageError(f"label: expected 0..{self.classes - 1}, got {label}")
-            code = call(self._learner, pointer(sample, "int8_t *"), label, self._step)
+            q = self._quantize(sample) if is_real else sample
+            if q is None:
+                steps.append(_NOT_RUN)
+                continue
+            code = call(self._learner, pointer(q, "int8_t *"), label, self._step)
             if code != 0:
                 refuse(code, "learning a sample", "report this: an opened learner learns")
             s = self._step

@@ -285,7 +285,7 @@ class Model:
         """Class of the highest output of each sample; of equal ones the lowest class."""
         return np.asarray(np.argmax(self.run(x)[0], axis=1))
 
-    def as_inputs(self, x: Array, i: int = 0) -> Array:
+    def as_samples(self, x: Array, i: int = 0) -> Array:
         """One sample or a batch of input `i`, in any shape of the right size: [n, elements]."""
         info = self.inputs[i]
         array = np.asarray(x)
@@ -302,6 +302,12 @@ class Model:
                 f"input: expected [n, {', '.join(map(str, sample))}] or [n, {info.size}], "
                 f"got {list(array.shape)}"
             )
+        return array.reshape(-1, info.size)
+
+    def as_inputs(self, x: Array, i: int = 0) -> Array:
+        """The same, in the input's own dtype; floats for an int8 input are quantised."""
+        info = self.inputs[i]
+        array = self.as_samples(x, i)
         kind = array.dtype.kind
         if info.dtype == "int8" and kind == "f":
             array = info.quantize(array)
@@ -314,7 +320,7 @@ class Model:
             raise UsageError(
                 f"input: expected {wanted[info.dtype]}, got {array.dtype}; convert it first"
             )
-        return np.ascontiguousarray(array.reshape(-1, info.size), info.dtype)
+        return np.ascontiguousarray(array, info.dtype)
 
     def watermark(self) -> int:
         """Bytes of arena that one run really touches; equals `arena_bytes` when the plan is."""
