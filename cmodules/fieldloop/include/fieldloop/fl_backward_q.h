@@ -15,16 +15,19 @@ void fl_q_from_f32(fl_word_t *delta /* [n] */, uint32_t n);
 // Sum of |word|, exact (n <= 65535).
 uint32_t fl_q_l1(const int32_t *delta, uint32_t n);
 
-// sum * 2^exponent as f32, round to nearest; 0 and subnormals where it underflows; finite for every exponent <= 96.
+// sum * 2^exponent as f32, round to nearest (even); 0 and subnormals where it underflows, the largest f32 where it would
+// overflow.
 float fl_q_real(uint32_t sum, int32_t exponent);
 
 // Scales of rows as 15-bit mantissas of one exponent: scale[i] ~ mantissa[i] * 2^exponent, the largest in [2^14, 2^15).
-// fl_q_scale_exponent finds the exponent; fl_q_mantissa rounds one scale to it, 0..2^15 - 1 ... 2^15 where it rounds up.
+// fl_q_scale_exponent finds the exponent; fl_q_mantissa rounds one of these scales to it, 0..2^15 (where it rounds up).
 int32_t fl_q_scale_exponent(const fl_row_scales_t *scales, uint32_t rows);
 int32_t fl_q_mantissa(float scale, int32_t exponent);
 
-// Shift that keeps sums in range: the least r >= 0 with (l1 >> r) + entries < 2^31 / bound - 1.
-// `bound`: largest |factor| a word is multiplied with (128 for weights, 255 for centred inputs).
+// Shift that keeps sums in range: the least r >= 0 with (l1 >> r) + entries < 2^31 / bound - 1 (in integers).
+// `bound`: largest |factor| a word is multiplied with (128 for weights, 255 for centred inputs). Words that are shifted by r
+// and rounded have an L1 norm of at most l1 / 2^r + entries / 2; where a pool shares a word out before (rounding once
+// more), l1 / 2^r + entries, if `entries` counts what it was shared out to.
 uint32_t fl_q_headroom(uint32_t l1, uint32_t entries, uint32_t bound);
 
 // t of a word: (word * mantissa >> 15) >> r, rounded once, halves away from zero.
@@ -54,8 +57,9 @@ void fl_q_spots_depthwise_conv2d_row(const fl_conv_params_t *p, const fl_map_dim
                                      uint32_t count, uint32_t c, const int8_t *x, int32_t x_zero, uint32_t r, int32_t *row);
 
 // Plain SGD: the step of element j is factor * 2^exponent * sums[j], factor the f32 of fl_step_row, taken apart into 24
-// bits and a power of two; the product is exact in 64 bits and rounded stochastically (fl_random, the same indices as
-// fl_step_row). int8 and int16 weights (t->low). sums[j] == 0 is skipped.
+// bits and a power of two; the product is exact in 64 bits, truncated to units of 2^-32 and rounded stochastically
+// (fl_random, the same indices as fl_step_row). int8 and int16 weights (t->low). Above max_step it is cut before it is
+// rounded. A weight whose rounded step is 0 is left as it is.
 void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const int32_t *sums, int32_t exponent,
                    uint32_t n);
 // The same bytes for sums[j] = delta * (x[j] - x_zero), without the detour.
