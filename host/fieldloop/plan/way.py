@@ -85,11 +85,13 @@ def walk_back(graph: Graph, layers: Collection[str]) -> tuple[Hop, ...]:
 
 def saved_tensors(graph: Graph, layers: Collection[str]) -> frozenset[str]:
     """What a backward pass that trains `layers` reads of the forward pass."""
-    saved = set()
-    for hop in walk_back(graph, layers):
-        if hop.op.kind is not OpKind.RESHAPE:
+    hops = walk_back(graph, layers)
+    saved = {hops[0].op.output}
+    for hop in hops:
+        is_max = hop.op.kind is OpKind.MAX_POOL
+        if _is_masked(hop.op) or (is_max and hop.fused):
             saved.add(hop.op.output)
-        if hop.trained or hop.op.kind in POOLS:
+        if hop.trained or is_max or hop.fused:
             saved.add(hop.op.inputs[0])
     return frozenset(saved)
 
@@ -114,6 +116,13 @@ def trainable_layers(graph: Graph) -> tuple[Op, ...]:
         elif op.kind in WEIGHTED:
             layers.append(op)
     return tuple(layers)
+
+
+def _is_masked(op: Op) -> bool:
+    """Is a delta of the output held back where the output is clamped? A pool may have no clamp."""
+    if op.kind in POOLS and isinstance(op.fixed, Requant):
+        return (op.fixed.act_min, op.fixed.act_max) != (-128, 127)
+    return op.kind is not OpKind.RESHAPE
 
 
 def _has_gradient(graph: Graph, op: Op) -> bool:
