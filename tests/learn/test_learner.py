@@ -7,37 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import LINEAR, Net, NetBuilder, finish, random_net
+from nets import LINEAR, RELU, SELECTORS, Net, NetBuilder, finish, random_config, random_net
 from reference import ReferenceLearner
 
 from fieldloop.errors import FieldloopError, UsageError
 from fieldloop.image.writer import RehearsalSet, Trainable
-from fieldloop.ir.op import OpKind, Window
+from fieldloop.ir.op import WEIGHTED, OpKind, Window
 from fieldloop.runtime import Learner, LearnerConfig, Model, learner_sizes
 from fieldloop.runtime.core import core
 
 Array = np.ndarray[Any, Any]
 ffi, lib = core()
-
-
-def random_config(seed: int) -> LearnerConfig:
-    rng = np.random.default_rng(1000 + seed)
-    s_min, s_max = sorted(rng.random(2))
-    selector = rng.choice(["tinypropv2", "tinyprop", "dense", "topk"], p=[0.4, 0.3, 0.15, 0.15])
-    return LearnerConfig(
-        selector=str(selector),  # type: ignore[arg-type]
-        bias_mode=str(rng.choice(["topk", "dense"])),  # type: ignore[arg-type]
-        k_rule=str(rng.choice(["integer", "trunc_f32"])),  # type: ignore[arg-type]
-        s_min=float(s_min),
-        s_max=float(s_max),
-        zeta=float(rng.random()),
-        d_thr=float(rng.uniform(0.02, 0.6)),
-        rho=float(rng.choice([1.0, 0.99])),
-        lr=float(10.0 ** rng.uniform(-1, 1.5)),
-        replays=int(rng.integers(0, 4)),
-        memory=int(rng.choice([0, 1, 5, 20])),
-        seed=int(rng.integers(0, 2**32)),
-    )
+HEADER = 128  # bytes of a state before its first number that is learned
 
 
 def samples(net: Net, count: int, seed: int) -> Array:
@@ -45,36 +26,107 @@ def samples(net: Net, count: int, seed: int) -> Array:
     return rng.integers(-128, 128, (count, *net.sample_shape[1:])).astype(np.int8)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_golden_triangle(seed: int) -> None:
-    net, config = random_net(seed), random_config(seed)
-    model = Model(net.image)
-    learner = Learner(model, config)
-    uid = bytes.fromhex(model.uid)
-    reference = ReferenceLearner(net.graph, net.trainables, config, uid, net.rehearsal)
+def pair(net: Net, config: LearnerConfig) -> tuple[Learner, ReferenceLearner]:
+    """The same settings in C and in numpy; the number of trained layers is what can be."""
+    learner = Learner(Model(net.image), config)
+    uid = bytes.fromhex(learner.model.uid)
+    return learner, ReferenceLearner(net.graph, net.trainables, config, uid, net.rehearsal)
+
+
+def compare_runs(seed: int, config: LearnerConfig) -> None:
+    net = random_net(seed)
+    rng = np.random.default_rng(seed)
+    if rng.random() < 0.3:
+        config = dataclasses.replace(config, layers=int(rng.integers(len(net.trainables))) + 1)
+    learner, reference = pair(net, config)
     assert learner.state == reference.state()
 
-    labels = np.random.default_rng(seed).integers(0, learner.classes, 12)
-    for x, y in zip(samples(net, 12, seed), labels, strict=True):
+    labels = rng.integers(0, learner.classes, 12)
+    for i, (x, y) in enumerate(zip(samples(net, 12, seed), labels, strict=True)):
         step = learner.step(x, int(y))
         error, kept = reference.step(x, int(y))
         assert (step.error, step.kept) == (float(error), kept)
-        assert learner.state == reference.state()
+        assert learner.state == reference.state(), f"after sample {i}"
+        if i == 6:
+            learner.flush()
+            reference.flush()
+            assert learner.state == reference.state(), "after the flush"
     # the learned weights are what inference runs with, too
     x = samples(net, 3, seed + 1)
     saved = [reference.forward(sample)[net.graph.outputs[0]].ravel() for sample in x]
-    assert (model.predict_int8(x) == np.stack(saved)).all()
+    assert (learner.model.predict_int8(x) == np.stack(saved)).all()
+    before = learner.state
+    assert learner.evaluate() == reference.evaluate()
+    assert learner.state == before
 
 
-def test_the_random_nets_cover_every_way_back() -> None:
-    kinds = {
-        (op.kind, op.name in {t.op for t in net.trainables})
-        for net in map(random_net, range(40))
-        for op in net.graph.ops
-    }
+@pytest.mark.parametrize("seed", range(96))
+def test_golden_triangle(seed: int) -> None:
+    compare_runs(seed, random_config(seed))
+
+
+@pytest.mark.parametrize("seed", range(200, 248))
+def test_golden_triangle_of_16_bit_deltas(seed: int) -> None:
+    compare_runs(seed, random_config(seed, "int16"))
+
+
+@pytest.mark.parametrize("deltas", ["f32", "int16"])
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_is_its_reference_on_one_deep_net(selector: str, deltas: str) -> None:
+    """A net with a residual block and two fused pools, all of it trained."""
+    net = residual_net()
+    config = LearnerConfig(
+        selector=selector,  # type: ignore[arg-type]
+        deltas=deltas,  # type: ignore[arg-type]
+        mask=(0.5, 1.0, 0.3, 0.0, 0.7, 0.5) if selector == "mask" else (),
+        zeta=0.8,
+        lr=3.0,
+        replays=0,
+    )
+    learner, reference = pair(net, config)
+    for i, x in enumerate(samples(net, 12, 1)):
+        learner.train(x, i % 4)
+        reference.train(x, i % 4)
+        assert learner.state == reference.state(), f"after sample {i}"
+    assert learner.stats.trained > 0
+
+
+def test_the_random_nets_and_settings_cover_every_way_back() -> None:
+    seen = set()
+    for seed in range(96):
+        net, config = random_net(seed), random_config(seed)
+        reference = ReferenceLearner(net.graph, net.trainables, config, b"", net.rehearsal)
+        for stop in reference.way:
+            seen.add((stop.op.kind, stop.op.name in reference.layers))
+            seen.add((stop.op.kind, stop.pool and stop.pool.kind))
+            seen.add((stop.op.kind, len(stop.inputs)))
+        seen |= {config.selector, config.optimizer, config.weights, config.batch, config.unit}
     weighted = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.FULLY_CONNECTED)
-    assert {(kind, True) for kind in weighted} <= kinds
-    assert {(OpKind.MAX_POOL, False), (OpKind.AVG_POOL, False)} <= kinds
+    assert {(kind, trained) for kind in weighted for trained in (True, False)} <= seen
+    pools = (OpKind.MAX_POOL, OpKind.AVG_POOL)
+    assert {(kind, pool) for kind in weighted[:2] for pool in pools} <= seen
+    assert {(pool, False) for pool in pools} <= seen
+    assert {(OpKind.ADD, 1), (OpKind.ADD, 2)} <= seen
+    assert {*SELECTORS, "momentum", "adam", "int16", "f32", 5, "channel"} <= seen
+
+
+def residual_net() -> Net:
+    """Two convolutions under pools, a residual block between them, and a head of two layers."""
+    net = NetBuilder(np.random.default_rng(4), (1, 10, 9, 2))
+    same = Window((3, 3), pads=(1, 1, 1, 1))
+    net.weighted(OpKind.CONV2D, 4, same)
+    net.pool(OpKind.MAX_POOL, Window((2, 2), (2, 2)))
+    start = net.last
+    net.weighted(OpKind.DEPTHWISE_CONV2D, 4, same)
+    net.weighted(OpKind.CONV2D, 4, Window((1, 1)), clamp=LINEAR)
+    net.add(start, clamp=RELU)
+    net.weighted(OpKind.CONV2D, 6, same)
+    net.pool(OpKind.AVG_POOL, Window((5, 4), (5, 4)))
+    net.weighted(OpKind.FULLY_CONNECTED, 9)
+    net.weighted(OpKind.FULLY_CONNECTED, 4, clamp=LINEAR, out_scale=0.06)
+    graph = net.graph()
+    names = [op.name for op in graph.ops if op.kind in WEIGHTED]
+    return finish(graph, [Trainable(name, 1e-3) for name in names])
 
 
 def small_net(
@@ -149,7 +201,7 @@ def test_skipping_changes_nothing_but_the_counters() -> None:
     worst = [int(np.argmin(row)) for row in model.predict_int8(xs)]
     first = learner.train(xs[0], worst[0])
     assert first.trained  # alpha = 1 on the first sample
-    y_max = np.frombuffer(learner.state[112:], np.float32)[0]
+    y_max = np.frombuffer(learner.state[HEADER:], np.float32)[0]
     skipped = 0
     for x in xs[1:]:
         before, weights = learner.state, learner.weights()
@@ -160,7 +212,7 @@ def test_skipping_changes_nothing_but_the_counters() -> None:
             continue
         skipped += 1
         assert step.kept == 0
-        assert learner.state[112:] == before[112:]
+        assert learner.state[HEADER:] == before[HEADER:]
         for op, (w, b) in learner.weights().items():
             assert (w == weights[op][0]).all() and (b == weights[op][1]).all()
     assert skipped > 100
@@ -301,7 +353,7 @@ def test_a_sample_without_a_finite_error_changes_nothing() -> None:
         assert not step.trained and step.kept == 0
         stats = learner.stats
         assert (stats.refused, stats.replayed, stats.remembered) == (1, 0, 0)
-        assert learner.state[112:] == before[112:]
+        assert learner.state[HEADER:] == before[HEADER:]
     assert 0 < finite < 40
 
 
@@ -354,14 +406,14 @@ def test_states_of_others_are_refused_and_change_nothing() -> None:
     }
     damaged = {
         "empty": b"",
-        "short": good[:111],
+        "short": good[: HEADER - 1],
         "truncated": good[:-1],
         "long": good + b"\0",
         "magic": b"FLS2" + good[4:],
-        "version": good[:4] + b"\2" + good[5:],
-        "infinite maximum": good[:112] + np.float32(np.inf).tobytes() + good[116:],
-        "negative maximum": good[:112] + np.float32(-1).tobytes() + good[116:],
-        "full memory": good[:108] + (5).to_bytes(4, "little") + good[112:],
+        "version": good[:4] + b"\3" + good[5:],
+        "infinite maximum": good[:HEADER] + np.float32(np.inf).tobytes() + good[HEADER + 4 :],
+        "negative maximum": good[:HEADER] + np.float32(-1).tobytes() + good[HEADER + 4 :],
+        "full memory": good[:116] + (5).to_bytes(4, "little") + good[120:],
     }
     for name, state in strangers.items():
         with pytest.raises(UsageError):
