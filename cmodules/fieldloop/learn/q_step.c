@@ -1,13 +1,9 @@
-// Steps from 16-bit deltas. |step| = digits * |sum| * 2^-(32 + drop), a product of at most 56 bits: in 32.32 fixed point its upper
-// word is the whole part, its lower word the chance of one more, to be compared with 32 random bits. Most steps are far
-// below 1 and end there.
+// Steps from 16-bit deltas. |step| = digits * |sum| * 2^-(32 + drop), a product of at most 56 bits. In 32.32 fixed point its
+// upper word is the whole part, its lower word the chance of one more, to be compared with 32 random bits. Most steps are
+// far below 1 and end there.
 #include "fieldloop/fl_backward_q.h"
-#include "fieldloop/fl_random.h"
 #include "learn/q_words.h"
-
-#define WEIGHT_LIMIT 127
-#define BIAS_LIMIT (1 << 30)
-#define GOLDEN 0x9e3779b9u  // of fl_random
+#include "learn/rounding.h"
 
 typedef struct {
     uint32_t digits;
@@ -19,7 +15,7 @@ typedef struct {
     q_factor_t factor;
     const fl_trained_t *t;
     uint32_t first;   // index of element 0
-    uint32_t random;  // fl_random of element 0 is fl_mix of this, of the next one of this + spread
+    uint32_t random;  // fl_random of element 0 is fl_bits_at of this, of the next one of this + spread
     uint32_t spread;
     uint32_t max_step;  // in the weight's own steps
 } q_row_t;
@@ -41,19 +37,14 @@ static uint64_t fixed_step(q_factor_t f, uint32_t magnitude) {
     return f.drop > -64 && product <= UINT64_MAX >> -f.drop ? product << -f.drop : UINT64_MAX;
 }
 
-static float row_scale(const fl_step_rule_t *u, uint32_t row) {
-    return u->w_scale.scale[row * u->w_scale.stride];
-}
-
 static q_row_t row_of(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, int32_t exponent) {
-    const float factor = (u->lr * u->x_scale) / row_scale(u, row);
     const uint32_t first = row * t->row_stride;
     return (q_row_t){
-        .factor = factor_of(factor, t->low ? exponent + 8 : exponent),
+        .factor = factor_of(fl_weight_factor(u, row), t->low ? exponent + 8 : exponent),
         .t = t,
         .first = first,
-        .random = u->key + first * GOLDEN,
-        .spread = t->step * GOLDEN,
+        .random = u->key + first * FL_GOLDEN,
+        .spread = t->step * FL_GOLDEN,
         .max_step = t->low ? u->max_step << 8 : u->max_step,
     };
 }
@@ -68,7 +59,7 @@ static uint32_t move(const q_row_t *r, uint32_t j, int32_t sum, uint64_t fixed, 
     if (step == 0) {
         return 0;
     }
-    const int32_t bound = low ? WEIGHT_LIMIT * 256 : WEIGHT_LIMIT;
+    const int32_t bound = low ? FL_WEIGHT_LIMIT * 256 : FL_WEIGHT_LIMIT;
     int32_t value = low ? *w * 256 + *low : *w;
     value = sum < 0 ? value + step : value - step;
     if (value > bound || value < -bound) {
@@ -76,7 +67,7 @@ static uint32_t move(const q_row_t *r, uint32_t j, int32_t sum, uint64_t fixed, 
         cut = 1;
     }
     if (low) {
-        const int32_t high = (value + 128) >> 8;
+        const int32_t high = (value + 128 + 65536) / 256 - 256;  // rounds down: the dividend is positive
         *low = (int8_t)(value - high * 256);
         value = high;
     }
@@ -95,7 +86,7 @@ void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row,
             continue;
         }
         const uint64_t fixed = fixed_step(r.factor, fl_q_magnitude(sum));
-        const uint32_t bits = fl_mix(random);
+        const uint32_t bits = fl_bits_at(random);
         if (fixed > bits) {
             clipped += move(&r, j, sum, fixed, bits);
         }
@@ -121,7 +112,7 @@ void fl_q_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *
         if (centred == 0) {
             continue;
         }
-        const uint32_t bits = fl_mix(random);
+        const uint32_t bits = fl_bits_at(random);
         if (bits > last) {
             continue;
         }
@@ -138,14 +129,13 @@ void fl_q_step_bias(const fl_step_rule_t *u, uint32_t row, int32_t sum, int32_t 
     if (sum == 0) {
         return;
     }
-    const float factor = u->lr / (u->x_scale * row_scale(u, row));
-    const uint64_t fixed = fixed_step(factor_of(factor, exponent), fl_q_magnitude(sum));
+    const uint64_t fixed = fixed_step(factor_of(fl_bias_factor(u, row), exponent), fl_q_magnitude(sum));
     const int64_t step = (int64_t)(fixed >> 32) + (fl_random(u->key, index) < (uint32_t)fixed);
     int64_t v = sum < 0 ? *b + step : *b - step;
-    if (v > BIAS_LIMIT) {
-        v = BIAS_LIMIT;
-    } else if (v < -BIAS_LIMIT) {
-        v = -BIAS_LIMIT;
+    if (v > FL_BIAS_LIMIT) {
+        v = FL_BIAS_LIMIT;
+    } else if (v < -FL_BIAS_LIMIT) {
+        v = -FL_BIAS_LIMIT;
     }
     *b = (int32_t)v;
 }
