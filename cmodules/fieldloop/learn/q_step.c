@@ -13,9 +13,8 @@ typedef struct {
 // What does not change along a row.
 typedef struct {
     q_factor_t factor;
-    const fl_trained_t *t;
-    uint32_t first;   // index of element 0
-    uint32_t random;  // fl_random of element 0 is fl_bits_at of this, of the next one of this + spread
+    int8_t *w, *low;    // of element 0
+    uint32_t random;    // fl_random of element 0 is fl_bits_at of this, of the next one of this + spread
     uint32_t spread;
     uint32_t max_step;  // in the weight's own steps
 } q_row_t;
@@ -41,54 +40,66 @@ static q_row_t row_of(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t r
     const uint32_t first = row * t->row_stride;
     return (q_row_t){
         .factor = factor_of(fl_weight_factor(u, row), t->low ? exponent + 8 : exponent),
-        .t = t,
-        .first = first,
+        .w = t->w + first,
+        .low = t->low ? t->low + first : NULL,
         .random = u->key + first * FL_GOLDEN,
         .spread = t->step * FL_GOLDEN,
         .max_step = t->low ? u->max_step << 8 : u->max_step,
     };
 }
 
-// Moves element j against the sign of its sum. Returns 1 where it moved less than asked for.
-static uint32_t move(const q_row_t *r, uint32_t j, int32_t sum, uint64_t fixed, uint32_t bits) {
-    const uint32_t index = r->first + j * r->t->step;
-    int8_t *w = r->t->w + index;
-    int8_t *low = r->t->low ? r->t->low + index : NULL;
-    uint32_t cut = fixed > (uint64_t)r->max_step << 32;
-    const int32_t step = (int32_t)(cut ? r->max_step : (uint32_t)(fixed >> 32) + (bits < (uint32_t)fixed));
-    if (step == 0) {
+typedef struct {
+    uint32_t whole, chance;
+} q_step_t;
+
+static inline q_step_t step_of(q_factor_t f, uint32_t magnitude) {
+    const uint64_t product = (uint64_t)f.digits * magnitude;
+    const uint32_t high = (uint32_t)(product >> 32);
+    if (f.drop - 1u < 31u) {  // nearly always: no shift of 64 bits by a variable
+        return (q_step_t){high >> f.drop, (uint32_t)product >> f.drop | high << (32 - f.drop)};
+    }
+    const uint64_t fixed = fixed_step(f, magnitude);
+    return (q_step_t){(uint32_t)(fixed >> 32), (uint32_t)fixed};
+}
+
+// Moves the weight at `at` of the row against the sign of `sum`. Returns 1 where it moved less than asked for.
+static inline uint32_t take(const q_row_t *r, uint32_t at, int32_t sum, uint32_t bits) {
+    const q_step_t s = step_of(r->factor, fl_q_magnitude(sum));
+    if (s.whole == 0 && bits >= s.chance) {
         return 0;
     }
-    const int32_t bound = low ? FL_WEIGHT_LIMIT * 256 : FL_WEIGHT_LIMIT;
-    int32_t value = low ? *w * 256 + *low : *w;
-    value = sum < 0 ? value + step : value - step;
+    uint32_t cut = 0;
+    int32_t step = (int32_t)(s.whole + (bits < s.chance));
+    if (s.whole >= r->max_step) {
+        cut = s.whole > r->max_step || s.chance > 0;
+        step = (int32_t)r->max_step;
+    }
+    step = sum < 0 ? step : -step;
+    const int32_t bound = r->low ? FL_WEIGHT_LIMIT * 256 : FL_WEIGHT_LIMIT;
+    int32_t value = r->low ? r->w[at] * 256 + r->low[at] + step : r->w[at] + step;
     if (value > bound || value < -bound) {
         value = value < 0 ? -bound : bound;
         cut = 1;
     }
-    if (low) {
-        const int32_t high = (value + 128 + 65536) / 256 - 256;  // rounds down: the dividend is positive
-        *low = (int8_t)(value - high * 256);
-        value = high;
+    if (r->low) {
+        const uint32_t above = (uint32_t)(value + 128 + 65536);  // above 0, so that the shift rounds down
+        r->w[at] = (int8_t)((int32_t)(above >> 8) - 256);
+        r->low[at] = (int8_t)((int32_t)(above & 255) - 128);
+    } else {
+        r->w[at] = (int8_t)value;
     }
-    *w = (int8_t)value;
     return cut;
 }
 
 void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const int32_t *sums, int32_t exponent,
                    uint32_t n) {
     const q_row_t r = row_of(u, t, row, exponent);
+    const uint32_t step = t->step;
     uint32_t random = r.random;
     uint32_t clipped = 0;
-    for (uint32_t j = 0; j < n; j++, random += r.spread) {
-        const int32_t sum = sums[j];
-        if (sum == 0) {
-            continue;
-        }
-        const uint64_t fixed = fixed_step(r.factor, fl_q_magnitude(sum));
-        const uint32_t bits = fl_bits_at(random);
-        if (fixed > bits) {
-            clipped += move(&r, j, sum, fixed, bits);
+    for (uint32_t j = 0, at = 0; j < n; j++, at += step, random += r.spread) {
+        if (sums[j] != 0) {
+            clipped += take(&r, at, sums[j], fl_bits_at(random));
         }
     }
     *u->clipped += clipped;
@@ -113,13 +124,8 @@ void fl_q_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *
             continue;
         }
         const uint32_t bits = fl_bits_at(random);
-        if (bits > last) {
-            continue;
-        }
-        const int32_t sum = delta * centred;
-        const uint64_t fixed = fixed_step(r.factor, fl_q_magnitude(sum));
-        if (fixed > bits) {
-            clipped += move(&r, j, sum, fixed, bits);
+        if (bits <= last) {
+            clipped += take(&r, j, delta * centred, bits);
         }
     }
     *u->clipped += clipped;
