@@ -47,8 +47,8 @@ def can_walk(graph: Graph, op: Op) -> bool:
     if op.kind in WEIGHTED:
         return _has_gradient(graph, op)
     if op.kind is OpKind.ADD:
-        shapes = {graph.tensors[name].shape for name in (*op.inputs, op.output)}
-        return len(shapes) == 1 and op.inputs[0] != op.inputs[1]
+        sizes = {graph.tensors[name].size for name in (*op.inputs, op.output)}
+        return len(sizes) == 1 and op.inputs[0] != op.inputs[1]
     return op.kind is OpKind.RESHAPE or op.kind in POOLS
 
 
