@@ -37,7 +37,7 @@ FL_EVERY_WAY uint32_t fl_twice_key(int way, const uint32_t *words, uint32_t seed
     }
     uint32_t word = words[i];
     if (way == FL_WAY_MAGNITUDE) {
-        word = word >> 31 ? 0u - word : word;
+        word = (word ^ (0u - (word >> 31))) + (word >> 31);
     }
     return word << 1;
 }
