@@ -221,9 +221,9 @@ class _Emitter:
         weights = self.graph.tensors[op.inputs[1]]
         bias = self.graph.tensors[op.inputs[2]].data if len(op.inputs) > 2 else None
         assert weights.data is not None
-        method = self.options.weights
+        method, room = self.options.weights, self.options.weight_headroom
         x = self.quants[op.inputs[0]]
-        layer = int8_layer(op, weights.data, bias, x, out, method)
+        layer = int8_layer(op, weights.data, bias, x, out, method, room)
         w_name, b_name = f"{op.name}.weights", f"{op.name}.bias"
         self._constant(w_name, layer.weights, DType.INT8, layer.weight_quant)
         self._constant(b_name, layer.bias, DType.INT32, layer.bias_quant)

@@ -26,7 +26,8 @@ class QuantizeOptions:
     `bias_correction` adds what each output channel is off by on average, over the calibration
     samples. `equalise` evens out channels across pairs of layers, and keeps that only where the
     network's outputs come closer to the float ones. `float_io`: inputs and outputs stay float32.
-    `keep_float`: names of operators that stay float32.
+    `keep_float`: names of operators that stay float32. `weight_headroom` widens the range of every
+    output channel's weights by a factor >= 1 (weights that will grow while they are trained).
     """
 
     method: Method = Method.MINMAX
@@ -36,6 +37,7 @@ class QuantizeOptions:
     equalise: bool = False
     float_io: bool = False
     keep_float: frozenset[str] = frozenset()
+    weight_headroom: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("method", "weights"):
@@ -50,5 +52,9 @@ class QuantizeOptions:
         if not 50.0 < self.percentile <= 100.0:
             raise UsageError(
                 f"calibration: expected a percentile in (50, 100], got {self.percentile}"
+            )
+        if not 1.0 <= self.weight_headroom <= 127.0:
+            raise UsageError(
+                f"weight_headroom: expected a factor of 1 to 127, got {self.weight_headroom}"
             )
         object.__setattr__(self, "keep_float", frozenset(self.keep_float))

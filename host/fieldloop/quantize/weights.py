@@ -37,8 +37,10 @@ class Int8Layer:
     fixed: Requant
 
 
-def weight_quant(w: Array, axis: int, method: Method = Method.MINMAX) -> Quant:
-    """Symmetric int8, one scale per channel along `axis`."""
+def weight_quant(
+    w: Array, axis: int, method: Method = Method.MINMAX, headroom: float = 1.0
+) -> Quant:
+    """Symmetric int8, one scale per channel along `axis`; `headroom` times wider than it needs."""
     rows = np.moveaxis(w.astype(np.float64), axis, 0).reshape(w.shape[axis], -1)
     largest = np.abs(rows).max(axis=1)
     top = float(largest.max())
@@ -46,7 +48,8 @@ def weight_quant(w: Array, axis: int, method: Method = Method.MINMAX) -> Quant:
         raise UsageError(f"weights: expected finite ones below 2**60, got {top:.3g}")
     if method is Method.MSE:
         largest = largest * _least_error_parts(rows, largest)
-        top = float(largest.max())
+    largest = largest * headroom
+    top = float(largest.max())
     fallback = top if top > 0.0 else 1.0
     scales = np.where(largest > 0.0, largest, fallback) / 127.0
     # A scale far below its layer's would need biases and factors beyond 32 bits.
@@ -69,11 +72,17 @@ def _least_error_parts(rows: Array, largest: Array) -> Array:
 
 
 def int8_layer(
-    op: Op, w: Array, bias: Array | None, x: Quant, out: Quant, method: Method = Method.MINMAX
+    op: Op,
+    w: Array,
+    bias: Array | None,
+    x: Quant,
+    out: Quant,
+    method: Method = Method.MINMAX,
+    headroom: float = 1.0,
 ) -> Int8Layer:
     """A weighted operator between two quantisations, from its real weights and bias [c_out]."""
     axis = CHANNEL_AXIS[op.kind]
-    quant = weight_quant(w, axis, method)
+    quant = weight_quant(w, axis, method, headroom)
     broadcast = [1] * w.ndim
     broadcast[axis] = -1
     scales = np.array(quant.scales, np.float64)
