@@ -5,28 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from types import MappingProxyType
 
-from fieldloop.errors import UsageError
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.layout import lay_out, peak
 from fieldloop.plan.learning import backward_buffer, offers, pays
 from fieldloop.plan.lifetimes import buffers
 from fieldloop.plan.types import Plan, PlanKind
 from fieldloop.plan.way import saved_tensors
-
-
-def backward_reads(graph: Graph, first_trainable: str, head: str) -> frozenset[str]:
-    """What a backward pass reads: the input of operator `first_trainable` and every output from
-    there to operator `head`, the logits included.
-    """
-    names = [op.name for op in graph.ops]
-    if first_trainable not in names or head not in names:
-        raise UsageError(f"plan: no operator is called {first_trainable!r} or {head!r}")
-    begin, end = names.index(first_trainable), names.index(head)
-    if begin > end:
-        raise UsageError(f"plan: {first_trainable!r} runs after the head {head!r}")
-    return frozenset(
-        {graph.ops[begin].inputs[0], *(op.output for op in graph.ops[begin : end + 1])}
-    )
 
 
 def plan_graph(

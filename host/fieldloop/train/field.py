@@ -118,7 +118,7 @@ def run_variant(
     before = measure(model.classify(data.x_test), data)
     xs, ys = data.stream(variant.passes, seed)
     learner = Learner(model, replace(variant.config, seed=seed))
-    steps = learner.run(xs, ys.tolist())
+    steps = learner.run(model.as_inputs(xs), ys.tolist())  # the bytes that a board is sent
     return FieldResult(
         variant=name,
         before=before,
