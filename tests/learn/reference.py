@@ -21,7 +21,7 @@ from reference_random import random_key as random_key
 from fieldloop.image.writer import RehearsalSet, Trainable
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.reference_int8 import run_int8
-from fieldloop.runtime.learner import LearnerConfig
+from fieldloop.runtime import LearnerConfig
 
 Array = np.ndarray[Any, Any]
 F = np.float32

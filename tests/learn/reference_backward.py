@@ -27,7 +27,7 @@ from reference_way import (
 from fieldloop.image.writer import Trainable
 from fieldloop.ir.graph import Graph
 from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind
-from fieldloop.runtime.learner import LearnerConfig
+from fieldloop.runtime import LearnerConfig
 
 Array = np.ndarray[Any, Any]
 F = np.float32

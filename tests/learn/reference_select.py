@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from reference_random import random_bits
 
-from fieldloop.runtime.learner import LearnerConfig
+from fieldloop.runtime import LearnerConfig
 
 Array = np.ndarray[Any, Any]
 F = np.float32

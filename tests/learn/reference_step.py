@@ -9,7 +9,7 @@ import numpy as np
 import q_reference as q16
 from reference_random import random_bits, round_stochastic
 
-from fieldloop.runtime.learner import LearnerConfig
+from fieldloop.runtime import LearnerConfig
 
 Array = np.ndarray[Any, Any]
 F = np.float32
