@@ -5,115 +5,115 @@
 #include "fieldloop/fl_error.h"
 #include "learner.h"
 
-// Deltas stay below this, so that a convolution row (65 535 products of 255) stays finite too.
-#define DELTA_LIMIT 1e30f
+// Deltas stay below this, so that a convolution row (65 535 products of 255) stays finite too: also where a batch or a moment
+// adds up many of them.
+static float delta_limit(const fl_learner_config_t *c) {
+    float limit = 1e30f / (float)c->batch;
+    return c->optimizer == FL_OPTIMIZER_MOMENTUM ? limit * (1.0f - c->beta1) : limit;
+}
 
 static int is_finite(float v) {
     return v - v == 0.0f;
-}
-
-int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before) {
-    while (before-- > 0) {
-        if (m->ops[before].out[0] == t) {
-            return (int32_t)before;
-        }
-    }
-    return -1;
-}
-
-static uint32_t consumers(const fl_model_t *m, uint32_t t) {
-    uint32_t count = 0;
-    for (uint32_t op = 0; op < m->op_count; op++) {
-        for (uint32_t i = 0; i < fl_op_places(&m->ops[op]); i++) {
-            count += fl_op_input(&m->ops[op], i) == t;
-        }
-    }
-    return count;
-}
-
-static uint32_t elements(const fl_tensor_t *t) {
-    uint32_t count = 1;
-    for (uint32_t i = 0; i < t->ndim; i++) {
-        count *= (uint32_t)t->shape[i];
-    }
-    return count;
 }
 
 fl_map_dims_t fl_learner_dims(const fl_model_t *m, const fl_op_t *op) {
     return fl_map_dims(&m->tensors[op->in[0]], &m->tensors[op->out[0]]);
 }
 
-// The backward kernels see one int8 sample, one group, and weights without a zero point.
-static int has_way_back(const fl_model_t *m, const fl_op_t *op) {
-    if (m->tensors[op->in[0]].dtype != FL_I8 || m->tensors[op->out[0]].dtype != FL_I8 ||
-        (fl_has_weights(op) && m->tensors[op->in[1]].zero_point != 0) ||
-        (op->opcode == FL_OP_CONV2D && op->p.conv.groups > 1)) {
-        return 0;
-    }
-    switch (op->opcode) {
-    case FL_OP_RESHAPE:
+// Operators with a pool fused into them make the delta of its output.
+static uint32_t positions_of_a_window(const fl_model_t *m, const fl_learner_t *l, const fl_hop_t *step) {
+    if (step->pool == FL_NONE) {
         return 1;
-    case FL_OP_FULLY_CONNECTED:
-        return elements(&m->tensors[op->in[0]]) == (uint32_t)m->tensors[op->in[1]].shape[1];
-    case FL_OP_CONV2D:
-    case FL_OP_DEPTHWISE_CONV2D:
-    case FL_OP_MAX_POOL:
-    case FL_OP_AVG_POOL:
-        return m->tensors[op->in[0]].shape[0] == 1;
-    default:
-        return 0;
     }
+    const fl_op_t *pool = &m->ops[l->way[step->pool].op];
+    const fl_tensor_t *x = &m->tensors[pool->in[0]];
+    if (pool->opcode != FL_OP_AVG_POOL) {
+        return 1;
+    }
+    uint32_t h = pool->p.conv.kernel_h < x->shape[1] ? pool->p.conv.kernel_h : (uint32_t)x->shape[1];
+    uint32_t w = pool->p.conv.kernel_w < x->shape[2] ? pool->p.conv.kernel_w : (uint32_t)x->shape[2];
+    return h * w;
 }
 
-// What the image says about the layer of operator `op`.
-static int describe_layer(const fl_model_t *m, uint32_t op_index, const fl_learner_config_t *config, float lr_scale,
-                          fl_layer_t *layer) {
-    const fl_op_t *op = &m->ops[op_index];
+// Multiply-accumulates of one entry of a weighted operator's delta, of its update or of its propagation.
+uint64_t fl_learner_entry_macs(const fl_model_t *m, const fl_learner_t *l, const fl_hop_t *step) {
+    return (uint64_t)fl_row_bytes(m, &m->ops[step->op]) * positions_of_a_window(m, l, step);
+}
+
+// The factors of the step rules: an infinite one could meet a zero and make a NaN.
+static int has_finite_factors(const fl_layer_t *layer) {
+    for (uint32_t i = 0; i < layer->rows; i++) {
+        float scale = layer->w_scale[i * layer->w_scale_stride];
+        if (!is_finite(layer->lr * layer->x_scale / scale) || !is_finite(layer->lr / (layer->x_scale * scale)) ||
+            !is_finite(layer->lr / scale)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+// What the image says about the layer of a step of the way.
+static int describe_layer(const fl_model_t *m, fl_learner_t *l, const fl_hop_t *step, float lr_scale) {
+    const fl_learner_config_t *c = &l->config;
+    const fl_op_t *op = &m->ops[step->op];
     const fl_tensor_t *in = &m->tensors[op->in[0]];
     fl_row_scales_t scales = fl_weight_scales(m, op);
-    layer->op = op_index;
+    fl_layer_t *layer = &l->layers[step->layer];
+    layer->op = step->op;
     layer->rows = fl_output_channels(m, op);
     layer->row_bytes = fl_row_bytes(m, op);
-    layer->outputs = elements(&m->tensors[op->out[0]]);
-    layer->lr = config->lr * lr_scale;
+    layer->outputs = l->delta[step->delta].words;
+    layer->distance = step->layer;
+    layer->optimizer = c->optimizer == FL_OPTIMIZER_ADAM && step->layer > 0 ? FL_OPTIMIZER_SGD : c->optimizer;
+    layer->propagates = step->to[0] != FL_NONE;
+    layer->entry_macs = fl_learner_entry_macs(m, l, step);
+    layer->lr = c->lr * lr_scale;
     layer->x_scale = in->scale;
     layer->x_zero = in->zero_point;
     layer->w_scale = scales.scale;
     layer->w_scale_stride = scales.stride;
-    if (layer->outputs > 65535 || layer->row_bytes > 65535) {
+    if (layer->outputs > 65535 || layer->row_bytes > 65535 || !has_finite_factors(layer)) {
         return FL_ENOTSUP;
     }
-    for (uint32_t i = 0; i < layer->rows; i++) {
-        float scale = layer->w_scale[i * layer->w_scale_stride];
-        // the factors of update.c: an infinite one could meet a zero and make a NaN
-        if (!is_finite(layer->lr * layer->x_scale / scale) || !is_finite(layer->lr / (layer->x_scale * scale))) {
-            return FL_ENOTSUP;
-        }
-    }
+    uint32_t n = c->unit == FL_UNIT_CHANNEL ? layer->rows : layer->outputs;
+    layer->keep_max = fl_learner_keep_max(c, layer, n);
     return FL_OK;
 }
 
-// Largest factor by which the L1 norm of a delta can grow on its way through a layer's weights.
-static float growth(const fl_model_t *m, const fl_op_t *op) {
-    fl_row_scales_t scales = fl_weight_scales(m, op);
-    uint32_t distinct = scales.stride ? fl_output_channels(m, op) : 1;
-    float largest = 0.0f;
-    for (uint32_t i = 0; i < distinct; i++) {
-        largest = scales.scale[i] > largest ? scales.scale[i] : largest;
-    }
-    return largest * 128.0f * (float)fl_row_bytes(m, op);
+static uint32_t most(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
 }
 
-static uint32_t most_kept(const fl_learner_config_t *c, uint32_t distance, uint32_t n) {
+// Entries of the list that a layer has use for. What does not fit is set to zero instead, where nobody asks for it again.
+static uint32_t list_entries(const fl_learner_config_t *c, const fl_layer_t *layer) {
     if (c->selector == FL_SELECT_DENSE) {
-        return 0;  // all of them need no list
+        return 0;
     }
-    fl_ratio_t ratio = {c->s_max, c->s_max, c->selector == FL_SELECT_TOPK ? 1.0f : c->zeta, c->k_rule};
-    uint32_t k = fl_keep_count(&ratio, 1.0f, distance, n);
-    if (c->selector == FL_SELECT_TOPK && distance == 0 && k < 2 && n >= 2) {
-        k = 2;
+    if (c->selector == FL_SELECT_MASK || c->unit == FL_UNIT_CHANNEL || c->bias_mode == FL_BIAS_DENSE ||
+        c->search == FL_SEARCH_HEAP) {
+        return layer->keep_max;
     }
-    return k;
+    uint32_t cap = most(layer->outputs / FL_LISTED_PART, FL_LISTED_LEAST);
+    return layer->keep_max < cap ? layer->keep_max : cap;
+}
+
+static uint32_t row_words(const fl_model_t *m, const fl_learner_config_t *c, const fl_layer_t *layer) {
+    int is_map = m->ops[layer->op].opcode != FL_OP_FULLY_CONNECTED;
+    uint32_t words = is_map || c->batch > 1 || layer->optimizer != FL_OPTIMIZER_SGD ? layer->row_bytes : 0;
+    int ranks_channels = c->unit == FL_UNIT_CHANNEL || c->selector == FL_SELECT_MASK;
+    return ranks_channels ? most(words, layer->rows) : words;
+}
+
+// Rows of which a batch can hold a gradient at once.
+static uint32_t slot_count(const fl_model_t *m, const fl_learner_config_t *c, const fl_layer_t *layer) {
+    if (c->batch == 1) {
+        return 0;
+    }
+    int has_bias = m->ops[layer->op].in[2] != FL_NO_TENSOR;
+    uint32_t rows = c->selector == FL_SELECT_DENSE || (has_bias && c->bias_mode == FL_BIAS_DENSE) ? layer->rows
+                                                                                                  : layer->keep_max;
+    uint64_t all = (uint64_t)rows * c->batch;
+    return all < layer->rows ? (uint32_t)all : layer->rows;
 }
 
 // Finds the operator that makes the logits: what the output is, before reshapes and a softmax.
@@ -124,67 +124,39 @@ static int find_logits(const fl_model_t *m, fl_learner_t *l) {
         t = m->ops[op].in[0];
         op = fl_learner_producer(m, t, (uint32_t)op);
     }
-    if (op < 0 || m->tensors[t].dtype != FL_I8 || elements(&m->tensors[t]) > 65535) {
+    if (op < 0 || m->tensors[t].dtype != FL_I8 || fl_elements(&m->tensors[t]) > 65535) {
         return FL_ENOTSUP;
     }
     l->last_op = (uint32_t)op;
-    l->classes = elements(&m->tensors[t]);
+    l->classes = fl_elements(&m->tensors[t]);
     return FL_OK;
 }
 
-// Walks from the logits to the lowest trained layer, fills l->layers and measures the scratch.
-static int walk_back(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t *trainables, uint32_t count) {
-    uint32_t op_index = l->last_op;
-    float l1_bound = 2.0f;
-    uint64_t below = 0;  // bytes of the delta on the output side of the previous operator
-    uint64_t pair = (uint64_t)l->classes * sizeof(float);
-    for (;;) {
-        const fl_op_t *op = &m->ops[op_index];
-        uint64_t outputs = elements(&m->tensors[op->out[0]]);
-        if (below + outputs * sizeof(float) > pair) {
-            pair = below + outputs * sizeof(float);
+// Everything about the layers on the way, and what they need of the scratch.
+static int describe_layers(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t *trained) {
+    uint64_t trained_macs = 0;
+    for (uint32_t at = 0; at < l->way_count; at++) {
+        const fl_hop_t *step = &l->way[at];
+        if (!fl_has_weights(&m->ops[step->op])) {
+            continue;
         }
-        if (!has_way_back(m, op)) {
-            return FL_ENOTSUP;
-        }
-        uint32_t remaining = count - l->layer_count;
-        if (trainables[remaining - 1].op == op_index) {
-            fl_layer_t *layer = &l->layers[l->layer_count];
-            int err = describe_layer(m, op_index, &l->config, trainables[remaining - 1].lr_scale, layer);
+        uint32_t passes = step->to[0] != FL_NONE;
+        if (step->layer != FL_NONE) {
+            int err = describe_layer(m, l, step, trained[l->layer_count - 1 - step->layer].lr_scale);
             if (err) {
                 return err;
             }
-            layer->distance = l->layer_count;
-            layer->keep_max = most_kept(&l->config, layer->distance, layer->outputs);
-            l->keep_max = layer->keep_max > l->keep_max ? layer->keep_max : l->keep_max;
-            if (op->opcode != FL_OP_FULLY_CONNECTED && layer->row_bytes * sizeof(float) > l->row_bytes) {
-                l->row_bytes = layer->row_bytes * (uint32_t)sizeof(float);
-            }
-            l->dense_macs += (uint64_t)layer->outputs * layer->row_bytes;
-            l->layer_count++;
-            if (remaining == 1) {
-                break;
-            }
+            fl_layer_t *layer = &l->layers[step->layer];
+            l->list_room = most(l->list_room, list_entries(&l->config, layer));
+            l->row_words = most(l->row_words, row_words(m, &l->config, layer));
+            layer->slot_count = slot_count(m, &l->config, layer);
+            passes++;
+            trained_macs += passes * layer->outputs * layer->entry_macs;
         }
-        if (fl_has_weights(op)) {
-            l->dense_macs += outputs * fl_row_bytes(m, op);
-            l1_bound = l1_bound * growth(m, op);
-            if (!(l1_bound < DELTA_LIMIT)) {
-                return FL_ENOTSUP;
-            }
-        }
-        int32_t producer = fl_learner_producer(m, op->in[0], op_index);
-        if (producer < 0 || consumers(m, op->in[0]) != 1) {
-            return FL_ENOTSUP;  // a trainable layer that is not on the path, or a branch
-        }
-        below = op->opcode == FL_OP_RESHAPE ? below : outputs * sizeof(float);
-        op_index = (uint32_t)producer;
+        l->dense_macs += passes * (uint64_t)l->delta[step->delta].words * fl_learner_entry_macs(m, l, step);
     }
-    if (pair > UINT32_MAX) {
-        return FL_ENOTSUP;
-    }
-    l->delta_bytes = (uint32_t)pair;
-    return FL_OK;
+    // what fl_allot can share out
+    return l->config.selector == FL_SELECT_BUDGET && trained_macs >> 49 ? FL_ENOTSUP : FL_OK;
 }
 
 static void find_rehearsal_set(const fl_model_t *m, fl_learner_t *l) {
@@ -226,7 +198,10 @@ int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl
     l->sample_bytes = m->tensors[m->io[0]].bytes;
     err = find_logits(m, l);
     if (!err) {
-        err = walk_back(m, l, trainables + (available - count), count);
+        err = fl_learner_way(m, l, trainables + (available - count), count, delta_limit(config));
+    }
+    if (!err) {
+        err = describe_layers(m, l, trainables + (available - count));
     }
     if (err) {
         return err;
@@ -235,7 +210,7 @@ int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl
     for (uint32_t op = 0; op <= l->last_op; op++) {
         l->forward_macs += fl_model_op_macs(m, op);
     }
-    l->y_max_count = l->layer_count + (l->layers[0].op == l->last_op ? 0u : 1u);
+    l->y_max_count = l->layer_count + (l->layers[0].op == l->last_op ? 0u : 1u) + (config->selector == FL_SELECT_LOSS);
     return fl_learner_measure(m, l);
 }
 

@@ -4,7 +4,7 @@
 #include "fieldloop/fl_error.h"
 #include "learner.h"
 
-static int is_bound_for_learning(const fl_model_t *m) {
+int fl_learner_is_bound(const fl_model_t *m) {
     return m->plan && ((const fl_plan_t *)(const void *)m->plan - 1)->kind == FL_PLAN_LEARN;
 }
 
@@ -13,7 +13,7 @@ int fl_learner_init(fl_learner_t *l, fl_model_t *m, const fl_learner_config_t *c
     if (err) {
         return err;
     }
-    if (!is_bound_for_learning(m)) {
+    if (!fl_learner_is_bound(m)) {
         return FL_EINVAL;
     }
     // everything that can fail comes before the first change: `l` may be what `m` runs with now
@@ -50,7 +50,7 @@ static int learn(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *st
     fl_model_t *m = l->model;
     fl_state_header_t *state = fl_state(l);
     const fl_tensor_t *logits = &m->tensors[m->ops[l->last_op].out[0]];
-    if (!is_bound_for_learning(m)) {
+    if (!fl_learner_is_bound(m)) {
         return FL_EINVAL;
     }
     fl_learner_place_scratch(l);  // a bind since the last sample may have moved the arena
@@ -79,6 +79,11 @@ static int learn(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *st
     step->trained = 1;
     step->kept = fl_learner_backward(l, step->error);
     state->stats.trained++;
+    if (!fl_is_batched(l)) {
+        state->stats.updates++;
+    } else if (++l->gathered == l->config.batch) {
+        fl_learner_flush(l);
+    }
     return FL_OK;
 }
 

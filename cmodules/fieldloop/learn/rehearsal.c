@@ -76,7 +76,7 @@ void fl_rehearsal_offer(fl_learner_t *l, const int8_t *x, uint32_t label) {
 int fl_rehearsal_draw(fl_learner_t *l, const int8_t **x, uint32_t *label) {
     uint32_t *counts = count_memory(l);
     for (uint32_t i = 0; i < l->rehearsal_count; i++) {
-        counts[l->rehearsal_labels[i]]++;
+        counts[l->rehearsal_labels[i]] += !fl_is_held_out(&l->config, i);
     }
     uint32_t present = 0;
     for (uint32_t c = 0; c < l->classes; c++) {
@@ -93,7 +93,7 @@ int fl_rehearsal_draw(fl_learner_t *l, const int8_t **x, uint32_t *label) {
     uint32_t n = random_below(l, counts[c]);
     *label = c;
     for (uint32_t i = 0; i < l->rehearsal_count; i++) {
-        if (l->rehearsal_labels[i] == c && n-- == 0) {
+        if (l->rehearsal_labels[i] == c && !fl_is_held_out(&l->config, i) && n-- == 0) {
             *x = l->rehearsal_samples + (size_t)i * l->sample_bytes;
             return 1;
         }

@@ -1,4 +1,5 @@
 // The learned state: made from the image, taken over from bytes, handed out as bytes.
+#include <float.h>
 #include <string.h>
 
 #include "fieldloop/fl_error.h"
@@ -32,7 +33,11 @@ void fl_learner_reset(fl_learner_t *l) {
         if (layer->b) {
             memcpy(layer->b, fl_model_tensor(m, op->in[2]), layer->rows * sizeof(int32_t));
         }
+        for (uint32_t j = 0; layer->master && j < layer->rows * layer->row_bytes; j++) {
+            layer->master[j] = (float)layer->w[j];
+        }
     }
+    fl_batch_clear(l);
 }
 
 const void *fl_learner_state(const fl_learner_t *l) {
@@ -56,7 +61,38 @@ uint32_t fl_learner_saturated(const fl_learner_t *l, uint32_t i) {
     return count;
 }
 
-// `bytes` may lie anywhere and hold anything: read by memcpy, trusted in nothing.
+// ---- taking over: `from` may lie anywhere and hold anything; read by memcpy, trusted in nothing
+
+// The largest moment that training leads to (layout.c bounds the gradients), and what keeps all that follows from it finite.
+#define LARGEST_MOMENTUM 2e37f
+#define LARGEST_FIRST 1e16f
+#define LARGEST_SECOND 1e31f
+
+// `count` floats of the state that lie at `place` in the block: all within low..high, so that none is a NaN.
+static int are_within(const fl_learner_t *l, const uint8_t *from, const float *place, uint32_t count, float low, float high) {
+    from += (const uint8_t *)place - l->block;
+    for (uint32_t i = 0; place && i < count; i++) {
+        float v;
+        memcpy(&v, from + (size_t)i * sizeof v, sizeof v);
+        if (!(v >= low && v <= high)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static int has_sound_floats(const fl_learner_t *l, const uint8_t *from, uint32_t i) {
+    const fl_layer_t *layer = &l->layers[i];
+    uint32_t n = layer->rows * layer->row_bytes;
+    float first = layer->optimizer == FL_OPTIMIZER_ADAM ? LARGEST_FIRST : LARGEST_MOMENTUM;
+    return are_within(l, from, &l->layer_stats[i].decay1, 2, 0.0f, 1.0f) &&
+           are_within(l, from, layer->master, n, -128.0f, 127.0f) &&
+           are_within(l, from, layer->moment1, n, -first, first) &&
+           are_within(l, from, layer->moment2, n, 0.0f, LARGEST_SECOND) &&
+           are_within(l, from, layer->bias_moment1, layer->rows, -first, first) &&
+           are_within(l, from, layer->bias_moment2, layer->rows, 0.0f, LARGEST_SECOND);
+}
+
 int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
     const uint8_t *from = state;
     fl_state_header_t h;
@@ -71,26 +107,29 @@ int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
         return FL_ENOTSUP;
     }
     if (memcmp(h.uid, image_uid(l), sizeof h.uid) != 0 || h.layer_count != l->layer_count ||
-        h.memory != l->config.memory || bytes != l->sizes.state_bytes) {
+        h.memory != l->config.memory || h.weights != l->config.weights || h.optimizer != l->config.optimizer ||
+        bytes != l->sizes.state_bytes) {
         return FL_EINVAL;
     }
-    if (h.sample_bytes != l->sample_bytes || h.y_max_count != l->y_max_count || h.stats.remembered > h.memory) {
+    if (h.sample_bytes != l->sample_bytes || h.stats.remembered > h.memory) {
         return FL_EBADMSG;
     }
-    for (uint32_t i = 0; i < l->y_max_count; i++) {
-        float y;
-        memcpy(&y, from + sizeof h + i * sizeof y, sizeof y);
-        if (!(y >= 0.0f) || y - y != 0.0f) {
-            return FL_EBADMSG;
-        }
+    if (h.y_max_count != l->y_max_count) {
+        return FL_EINVAL;  // of another selector
     }
-    for (uint32_t i = 0; i < h.stats.remembered; i++) {
+    int sound = are_within(l, from, l->y_max, l->y_max_count, 0.0f, FLT_MAX);
+    for (uint32_t i = 0; sound && i < l->layer_count; i++) {
+        sound = has_sound_floats(l, from, i);
+    }
+    for (uint32_t i = 0; sound && i < h.stats.remembered; i++) {
         uint16_t label;
         memcpy(&label, from + ((const uint8_t *)&l->memory_labels[i] - l->block), sizeof label);
-        if (label >= l->classes) {
-            return FL_EBADMSG;
-        }
+        sound = label < l->classes;
+    }
+    if (!sound) {
+        return FL_EBADMSG;
     }
     memmove(l->block, from, bytes);
+    fl_batch_clear(l);
     return FL_OK;
 }

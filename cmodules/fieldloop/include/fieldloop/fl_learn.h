@@ -142,9 +142,12 @@ typedef struct {
     uint32_t op;              // operator in the model
     uint32_t rows;            // output channels
     uint32_t row_bytes;       // weights of one output channel
-    uint32_t outputs;         // entries of its delta: positions * rows
+    uint32_t outputs;         // entries of its delta: positions * rows; after the pool that is fused into it
     uint32_t distance;        // p of the damping zeta^p: trained layers between it and the output
-    uint32_t keep_max;        // most gradients it ever keeps (alpha = 1)
+    uint32_t keep_max;        // most entries (channels) it ever keeps (alpha = 1)
+    uint32_t optimizer;       // fl_optimizer_t
+    uint32_t propagates;      // 1: something below it is trained
+    uint64_t entry_macs;      // of one entry, once
     float lr;                 // raw learning rate
     float x_scale;            // of its input
     int32_t x_zero;
@@ -152,7 +155,39 @@ typedef struct {
     uint32_t w_scale_stride;  // 0: one scale for all rows
     int8_t *w;                // [rows, row_bytes] (depthwise: [kh*kw, rows]) in the state
     int32_t *b;               // [rows] in the state; NULL: the layer has no bias
+    // the rest in the state, NULL where the configuration has none; as fl_trained_t in fl_backward.h has them
+    int8_t *low;
+    float *master;
+    float *moment1, *moment2;            // of the weights
+    float *bias_moment1, *bias_moment2;  // [rows]
+    // of a batch that is being gathered
+    float *slots;             // [slot_count, row_bytes + 1]: gradient of a row, and of its bias
+    uint16_t *slot_of;        // [rows]; FL_NO_SLOT
+    uint32_t slot_count, slots_taken;
 } fl_layer_t;
+
+enum {
+    FL_MAX_WAY = 48,     // operators that a walk back passes
+    FL_MAX_DELTAS = 49,  // each makes one at most, and the output's
+    FL_NONE = 0xff,      // in the fields of fl_hop_t
+    FL_NO_SLOT = 0xffff,
+};
+
+// One operator of the walk back, worked out beforehand.
+typedef struct {
+    uint16_t op;
+    uint8_t layer;  // its number where it is trained; else FL_NONE
+    uint8_t pool;   // convolution: step of the pool that is fused into it; else FL_NONE
+    uint8_t delta;  // of its output
+    uint8_t to[2];  // where its input's (inputs') delta goes; FL_NONE: nothing below is trained. The same as `delta`: goes on
+    uint8_t flags;  // FL_WAY_*, learn/learner.h
+} fl_hop_t;
+
+// A delta on the walk back: so many words from word `at` of the deltas on.
+typedef struct {
+    uint32_t at, words;
+    int32_t exponent;  // FL_DELTAS_INT16
+} fl_delta_t;
 
 // May not move between fl_learner_init and the last use of the model: the model's overrides point into it.
 typedef struct {
@@ -160,20 +195,25 @@ typedef struct {
     fl_learner_config_t config;
     fl_learner_sizes_t sizes;
     uint32_t layer_count;
+    uint32_t way_count, delta_count;
     uint32_t last_op;       // the operator that makes the logits
     uint32_t classes;       // entries of the logits
     uint32_t sample_bytes;  // of the model's input
-    uint32_t y_max_count;   // running maxima: the output's, then one for each layer that is not the output
-    uint32_t delta_bytes;   // of the scratch: two neighbouring deltas at a time
-    uint32_t row_bytes;     // of the scratch: f32 gradient of the longest convolution row
-    uint32_t keep_max;      // of the scratch: most kept entries of any layer
+    uint32_t y_max_count;   // running maxima: the output's, each layer's that is not the output, the loss's (FL_SELECT_LOSS)
+    uint32_t delta_words;   // of the scratch: all deltas
+    uint32_t row_words;     // of the scratch: gradient of the longest row, or the importance of channels
+    uint32_t list_room;     // of the scratch: entries of the list of kept ones
+    uint32_t batch_from;    // of the block: where the batch's slots begin
+    uint32_t gathered;      // samples in the batch that is being gathered
     uint32_t lent, lent_end;  // arena offsets of what the plan lends
     uint8_t lends_deltas;     // 1: deltas and row lie there
-    uint8_t lends_kept;       // 1: the kept entries do
+    uint8_t lends_list;       // 1: the list does
     uint64_t forward_macs;  // of one sample, up to the logits
     uint64_t dense_macs;    // of one dense backward pass
     fl_layer_t layers[FL_MAX_TRAINABLE];  // from the output backwards: [0] is the head
     fl_override_t overrides[FL_MAX_TRAINABLE];
+    fl_hop_t way[FL_MAX_WAY];
+    fl_delta_t delta[FL_MAX_DELTAS];
     const uint8_t *rehearsal_labels;   // [rehearsal_count] in the image
     const int8_t *rehearsal_samples;   // [rehearsal_count, sample_bytes] in the image
     uint32_t rehearsal_count;
@@ -183,8 +223,8 @@ typedef struct {
     uint32_t *memory_seen;     // [classes] samples of each class offered so far; in the state
     uint16_t *memory_labels;   // [config.memory] in the state
     int8_t *memory_samples;    // [config.memory, sample_bytes] in the state
-    uint8_t *deltas;           // of the scratch: f32 deltas, then the row
-    uint16_t *kept_end;        // of the scratch: where the kept entries end
+    uint8_t *deltas;           // of the scratch: deltas, then the row
+    uint16_t *list_end;        // of the scratch: where the list ends
 } fl_learner_t;
 
 void fl_learner_defaults(fl_learner_config_t *config);
@@ -194,8 +234,8 @@ const char *fl_learner_complaint(const fl_learner_config_t *config);
 
 // Sizes for a model and a configuration, without touching memory. FL_ENOENT: the image has no trainable layers.
 // FL_EINVAL: a setting out of range or degenerate (never trains / never skips). FL_ENOTSUP: an operator on the way
-// back that has no backward kernel, a branch, a batch, a tensor that the plan holds only in pieces, or scales with which a
-// delta could leave the range of f32.
+// back that has no backward kernel, more than FL_MAX_WAY of them, a trained layer that does not lead to the logits, a batch
+// of inputs, a tensor that the plan holds only in pieces, or scales with which a delta could leave its range.
 int fl_learner_sizes(const fl_model_t *m, const fl_learner_config_t *config, fl_learner_sizes_t *sizes);
 
 // Starts from the image's (factory) weights. The learner's weights take effect for every later run of `m`. FL_EINVAL: `m`
