@@ -17,6 +17,8 @@ typedef struct {
     uint32_t random;    // fl_random of element 0 is fl_bits_at of this, of the next one of this + spread
     uint32_t spread;
     uint32_t max_step;  // in the weight's own steps
+    // |sum| < small: its step is below 1, and (small_digits * (|sum| << up)) >> 32 of 2^-32
+    uint32_t small, small_digits, up;
 } q_row_t;
 
 static q_factor_t factor_of(float factor, int32_t exponent) {
@@ -27,6 +29,10 @@ static q_factor_t factor_of(float factor, int32_t exponent) {
 // |step| in 2^-32, truncated; what does not fit is UINT64_MAX.
 static uint64_t fixed_step(q_factor_t f, uint32_t magnitude) {
     const uint64_t product = (uint64_t)f.digits * magnitude;
+    if ((uint32_t)f.drop - 1 < 31) {  // nearly always: spares a shift of 64 bits
+        const uint32_t high = (uint32_t)(product >> 32);
+        return (uint64_t)(high >> f.drop) << 32 | ((uint32_t)product >> f.drop | high << (32 - f.drop));
+    }
     if (f.drop >= 0) {
         return f.drop < 64 ? product >> f.drop : 0;
     }
@@ -38,7 +44,7 @@ static uint64_t fixed_step(q_factor_t f, uint32_t magnitude) {
 
 static q_row_t row_of(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, int32_t exponent) {
     const uint32_t first = row * t->row_stride;
-    return (q_row_t){
+    q_row_t r = {
         .factor = factor_of(fl_weight_factor(u, row), t->low ? exponent + 8 : exponent),
         .w = t->w + first,
         .low = t->low ? t->low + first : NULL,
@@ -46,60 +52,69 @@ static q_row_t row_of(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t r
         .spread = t->step * FL_GOLDEN,
         .max_step = t->low ? u->max_step << 8 : u->max_step,
     };
+    const int32_t drop = r.factor.drop;
+    if (drop > -8 && drop <= 32) {  // else no sum is small
+        r.up = drop < 24 ? (uint32_t)(24 - drop) : 0;
+        r.small = drop < 24 ? UINT32_C(1) << (8 + drop) : UINT32_MAX;
+        r.small_digits = r.factor.digits << (drop < 24 ? 8 : 32 - drop);
+    }
+    return r;
 }
 
-typedef struct {
-    uint32_t whole, chance;
-} q_step_t;
+// The step is 0, as nearly always: found with one product of 32 bits.
+static inline int is_still(const q_row_t *r, int32_t sum, uint32_t bits) {
+    const uint32_t m = fl_q_magnitude(sum);
+    return m < r->small && (uint32_t)(((uint64_t)r->small_digits * (m << r->up)) >> 32) <= bits;
+}
 
-static inline q_step_t step_of(q_factor_t f, uint32_t magnitude) {
-    const uint64_t product = (uint64_t)f.digits * magnitude;
-    const uint32_t high = (uint32_t)(product >> 32);
-    if (f.drop - 1u < 31u) {  // nearly always: no shift of 64 bits by a variable
-        return (q_step_t){high >> f.drop, (uint32_t)product >> f.drop | high << (32 - f.drop)};
-    }
-    const uint64_t fixed = fixed_step(f, magnitude);
-    return (q_step_t){(uint32_t)(fixed >> 32), (uint32_t)fixed};
+static inline int32_t within(int32_t v, int32_t bound) {
+    return v > bound ? bound : v < -bound ? -bound : v;
 }
 
 // Moves the weight at `at` of the row against the sign of `sum`. Returns 1 where it moved less than asked for.
-static inline uint32_t take(const q_row_t *r, uint32_t at, int32_t sum, uint32_t bits) {
-    const q_step_t s = step_of(r->factor, fl_q_magnitude(sum));
-    if (s.whole == 0 && bits >= s.chance) {
+static __attribute__((noinline)) uint32_t take(const q_row_t *r, uint32_t at, int32_t sum, uint32_t bits) {
+    const uint64_t fixed = fixed_step(r->factor, fl_q_magnitude(sum));
+    const uint32_t whole = (uint32_t)(fixed >> 32);
+    const uint32_t chance = (uint32_t)fixed;
+    const uint32_t more = bits < chance;
+    if ((whole | more) == 0) {
         return 0;
     }
     uint32_t cut = 0;
-    int32_t step = (int32_t)(s.whole + (bits < s.chance));
-    if (s.whole >= r->max_step) {
-        cut = s.whole > r->max_step || s.chance > 0;
+    int32_t step = (int32_t)(whole + more);
+    if (whole >= r->max_step) {
+        cut = whole > r->max_step || chance > 0;
         step = (int32_t)r->max_step;
     }
     step = sum < 0 ? step : -step;
-    const int32_t bound = r->low ? FL_WEIGHT_LIMIT * 256 : FL_WEIGHT_LIMIT;
-    int32_t value = r->low ? r->w[at] * 256 + r->low[at] + step : r->w[at] + step;
-    if (value > bound || value < -bound) {
-        value = value < 0 ? -bound : bound;
-        cut = 1;
+    int8_t *w = r->w + at;
+    if (!r->low) {
+        const int32_t value = *w + step;
+        const int32_t kept = within(value, FL_WEIGHT_LIMIT);
+        *w = (int8_t)kept;
+        return cut | (kept != value);
     }
-    if (r->low) {
-        const uint32_t above = (uint32_t)(value + 128 + 65536);  // above 0, so that the shift rounds down
-        r->w[at] = (int8_t)((int32_t)(above >> 8) - 256);
-        r->low[at] = (int8_t)((int32_t)(above & 255) - 128);
-    } else {
-        r->w[at] = (int8_t)value;
-    }
-    return cut;
+    int8_t *low = r->low + at;
+    const int32_t value = *w * 256 + *low + step;
+    const int32_t kept = within(value, FL_WEIGHT_LIMIT * 256);
+    const uint32_t above = (uint32_t)(kept + 128 + 65536);  // above 0, so that the shift rounds down
+    *low = (int8_t)((int32_t)(above & 255) - 128);
+    *w = (int8_t)((int32_t)(above >> 8) - 256);
+    return cut | (kept != value);
 }
 
 void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const int32_t *sums, int32_t exponent,
                    uint32_t n) {
     const q_row_t r = row_of(u, t, row, exponent);
-    const uint32_t step = t->step;
     uint32_t random = r.random;
     uint32_t clipped = 0;
-    for (uint32_t j = 0, at = 0; j < n; j++, at += step, random += r.spread) {
-        if (sums[j] != 0) {
-            clipped += take(&r, at, sums[j], fl_bits_at(random));
+    for (uint32_t j = 0; j < n; j++, random += r.spread) {
+        if (sums[j] == 0) {
+            continue;
+        }
+        const uint32_t bits = fl_bits_at(random);
+        if (!is_still(&r, sums[j], bits)) {
+            clipped += take(&r, j * t->step, sums[j], bits);
         }
     }
     *u->clipped += clipped;
@@ -124,7 +139,7 @@ void fl_q_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *
             continue;
         }
         const uint32_t bits = fl_bits_at(random);
-        if (bits <= last) {
+        if (bits <= last && !is_still(&r, delta * centred, bits)) {
             clipped += take(&r, j, delta * centred, bits);
         }
     }
