@@ -2,6 +2,7 @@
 // tells, so that every machine makes the same bytes. And the bias, whose step is its weight's in other units.
 #include "learn/rounding.h"
 
+#define CHUNK 16
 #define ADAM_EPSILON 1e-7f
 #define ADAM_LIMIT 1e15f  // its square is still far from the end of f32
 
@@ -24,14 +25,18 @@ static float limited(float g) {
 void fl_step_row_by_moments(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const float *gradient,
                             uint32_t n) {
     uint32_t at = row * t->row_stride;
-    uint32_t clipped = 0;
     float factor = t->moment2 ? u->lr / fl_row_scale(u, row) : fl_weight_factor(u, row);
-    for (uint32_t j = 0; j < n; j++, at += t->step) {
-        float s = t->moment2 ? adam(u, limited(u->x_scale * gradient[j]), t->moment1 + at, t->moment2 + at)
-                             : momentum(u, gradient[j], t->moment1 + at);
-        clipped += fl_move_weight(u, t, at, factor * s);
+    float steps[CHUNK];
+    for (uint32_t from = 0; from < n; from += CHUNK) {
+        uint32_t count = n - from < CHUNK ? n - from : CHUNK;
+        for (uint32_t j = 0; j < count; j++) {
+            uint32_t place = at + j * t->step;
+            steps[j] = t->moment2 ? adam(u, limited(u->x_scale * gradient[from + j]), t->moment1 + place, t->moment2 + place)
+                                  : momentum(u, gradient[from + j], t->moment1 + place);
+        }
+        fl_move_weights(u, t, at, factor, steps, count);
+        at += CHUNK * t->step;
     }
-    *u->clipped += clipped;
 }
 
 void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t index, int32_t *b, float *m1, float *m2) {

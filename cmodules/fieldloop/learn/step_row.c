@@ -1,78 +1,104 @@
-// Writing what was learned: a row of weights, one step. What the step is, the optimizer says; how it is stored, the kind of
-// weight: int8 in place, int8 and 1/256ths, or an f32 master copy.
+// Writing what was learned: one step of a row of weights from its gradient, or, in a fully connected layer, from its delta and
+// the input.
 #include "learn/rounding.h"
 
-static uint32_t move_int8(int8_t *w, int32_t steps) {
-    int32_t v = *w - steps;
-    int32_t kept = v > FL_WEIGHT_LIMIT ? FL_WEIGHT_LIMIT : v < -FL_WEIGHT_LIMIT ? -FL_WEIGHT_LIMIT : v;
-    *w = (int8_t)kept;
-    return kept != v;
-}
-
-static uint32_t move_int16(int8_t *w, int8_t *low, int32_t steps) {
-    const int32_t limit = FL_WEIGHT_LIMIT * 256;
-    int32_t v = *w * 256 + *low - steps;
-    int32_t kept = v > limit ? limit : v < -limit ? -limit : v;
-    // floor((kept + 128) / 256), without the shift of a negative number
-    int32_t whole = (kept + 128 + 256 * 256) / 256 - 256;
-    *w = (int8_t)whole;
-    *low = (int8_t)(kept - 256 * whole);
-    return kept != v;
-}
-
-static uint32_t move_master(int8_t *w, float *master, float s) {
-    const float limit = FL_WEIGHT_LIMIT;
-    float v = *master - s;
-    float kept = v > limit ? limit : v < -limit ? -limit : v;
-    *master = kept;
-    *w = (int8_t)(kept < 0.0f ? -(int32_t)(0.5f - kept) : (int32_t)(kept + 0.5f));
-    return kept != v;
-}
-
-uint32_t fl_move_weight(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t at, float s) {
-    const float most = (float)u->max_step;
-    uint32_t cut = 0;
-    if (!(s <= most && s >= -most)) {
-        s = s < 0.0f ? -most : most;
-        cut = 1;
-    }
-    if (t->master) {
-        return cut | move_master(t->w + at, t->master + at, s);
-    }
-    uint32_t bits = fl_random(u->key, at);
-    int32_t steps = fl_round_stochastic(t->low ? s * 256.0f : s, bits);
-    if (steps == 0) {
-        return 0;
-    }
-    return cut | (t->low ? move_int16(t->w + at, t->low + at, steps) : move_int8(t->w + at, steps));
-}
+#define CHUNK 16
 
 void fl_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const float *gradient, uint32_t n) {
-    uint32_t at = row * t->row_stride;
     if (t->moment1) {
         fl_step_row_by_moments(u, t, row, gradient, n);
-        return;
+    } else {
+        fl_move_weights(u, t, row * t->row_stride, fl_weight_factor(u, row), gradient, n);
     }
-    float factor = fl_weight_factor(u, row);
-    uint32_t clipped = 0;
-    for (uint32_t j = 0; j < n; j++, at += t->step) {
-        if (gradient[j] != 0.0f) {
-            clipped += fl_move_weight(u, t, at, factor * gradient[j]);
+}
+
+// A row of int8 weights, stepped by -(factor * (x - zero)).
+typedef struct {
+    const int8_t *x;
+    int8_t *w;
+    float magnitude;  // of the factor
+    float chance;     // the same in units of 2^-32
+    float most;       // max_step
+    int32_t zero;
+    uint32_t sign;  // of the factor; 1: negative
+    uint32_t clipped;
+} int8_row_t;
+
+// Out of line, to leave the loop its registers: where steps are small, few bits come here.
+static __attribute__((noinline)) void try_step(int8_row_t *r, uint32_t bits, const int8_t *x) {
+    int32_t centred = *x - r->zero;
+    float distance = (float)(uint32_t)(centred < 0 ? -centred : centred);
+    float chance = r->chance * distance;
+    int32_t steps = 1;
+    uint32_t cut = 0;
+    if (fl_bits_of(chance) < FL_TWO_32_BITS) {
+        if (bits >= fl_floor_u32(chance)) {
+            return;
         }
+    } else {
+        steps = fl_round_up_or_down(fl_limited(r->magnitude * distance, r->most, &cut), bits);
     }
-    *u->clipped += clipped;
+    int8_t *w = r->w + (x - r->x);
+    r->clipped += cut | fl_move_int8(w, ((uint32_t)centred >> 31) == r->sign ? steps : -steps);
+}
+
+// Most steps are far below 1, and bits above the chance of the largest of them need no look at the others. Inputs at the zero
+// point go by four at a time: most inputs of a layer behind a ReLU, most of a picture.
+static void step_int8_row(int8_row_t *r, uint32_t place, uint32_t cols) {
+    const float largest = r->chance * 255.0f;
+    const uint32_t highest = fl_bits_of(largest) < FL_TWO_32_BITS ? fl_floor_u32(largest) : UINT32_MAX;
+    const int32_t zero = r->zero;
+    const uint32_t zeros = (uint32_t)(uint8_t)zero * 0x01010101u;
+    const int8_t *x = r->x;
+    const int8_t *fours_end = x + (cols & ~3u);
+    const int8_t *end = x + cols;
+    while (x != end) {
+        const int8_t *stop = end;
+        if (x != fours_end) {
+            uint32_t four;
+            memcpy(&four, x, 4);
+            if (four == zeros) {
+                x += 4;
+                place += 4 * FL_GOLDEN;
+                continue;
+            }
+            stop = x + 4;
+        }
+        do {
+            if (*x != zero) {
+                uint32_t bits = fl_mix(place);
+                if (bits <= highest) {
+                    try_step(r, bits, x);
+                }
+            }
+            place += FL_GOLDEN;
+        } while (++x != stop);
+    }
 }
 
 void fl_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, float delta,
                                  const int8_t *x, uint32_t cols) {
     float factor = fl_weight_factor(u, row) * delta;
     uint32_t at = row * t->row_stride;
-    uint32_t clipped = 0;
-    for (uint32_t j = 0; j < cols; j++, at += t->step) {
-        int32_t centred = x[j] - u->x_zero;
-        if (centred != 0) {  // no input, no step: most inputs of a layer behind a ReLU
-            clipped += fl_move_weight(u, t, at, factor * (float)centred);
-        }
+    if (!t->low && !t->master) {
+        const float magnitude = __builtin_fabsf(factor);
+        int8_row_t r = {.x = x,
+                        .w = t->w + at,
+                        .magnitude = magnitude,
+                        .chance = magnitude * FL_TWO_32,
+                        .most = (float)u->max_step,
+                        .zero = u->x_zero,
+                        .sign = factor < 0.0f};
+        step_int8_row(&r, u->key + at * FL_GOLDEN, cols);
+        *u->clipped += r.clipped;
+        return;
     }
-    *u->clipped += clipped;
+    float centred[CHUNK];
+    for (uint32_t from = 0; from < cols; from += CHUNK) {
+        uint32_t n = cols - from < CHUNK ? cols - from : CHUNK;
+        for (uint32_t j = 0; j < n; j++) {
+            centred[j] = (float)(x[from + j] - u->x_zero);
+        }
+        fl_move_weights(u, t, at + from, factor, centred, n);
+    }
 }
