@@ -156,7 +156,7 @@ def test_a_residual_network_is_planned_and_learns() -> None:
     verify(compiled.graph, compiled.plans[1], keep=saved_tensors(compiled.graph, layers))
     assert plan_learning(compiled.graph, layers) == compiled.plans[1]
     model = Model(compiled.image)
-    learner = Learner(model, LearnerConfig(lr=3.0, replays=0))
+    learner = Learner(model, LearnerConfig(selector="tinyprop", lr=30.0, replays=0))
     before = learner.weights()
     learner.run(samples_for(graph, 1, 30), np.arange(30) % learner.classes)
     assert learner.stats.trained > 10
