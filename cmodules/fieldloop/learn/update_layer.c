@@ -158,7 +158,7 @@ static void update_row(fl_layer_update_t *u, uint32_t row, fl_word_t delta) {
     }
     float *gradient = fl_row(u->l);
     for (uint32_t j = 0; j < layer->row_bytes; j++) {
-        gradient[j] = delta.f * (float)(u->x[j] - layer->x_zero);
+        gradient[j] = 0.0f + delta.f * (float)(u->x[j] - layer->x_zero);  // never -0, as a sum that begins at 0
     }
     finish_row(u, row, gradient, delta.f);
 }
