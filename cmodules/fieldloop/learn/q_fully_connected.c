@@ -8,12 +8,16 @@
 void fl_q_rows_fully_connected_input(const int32_t *delta, const uint16_t *rows, uint32_t count, const int8_t *w,
                                      const fl_row_scales_t *w_scale, int32_t scale_exponent, uint32_t r, uint32_t cols,
                                      int32_t *delta_in) {
-    fl_q_runs_t gathered = {.sums = (uint32_t *)delta_in, .n = cols};
+    fl_q_runs_t gathered = {.sums = delta_in, .n = (int32_t)cols};
     for (uint32_t e = 0; e < count; e++) {
         const uint32_t i = rows ? rows[e] : e;
-        if (delta[i] != 0) {
-            const int32_t mantissa = fl_q_mantissa(w_scale->scale[i * w_scale->stride], scale_exponent);
-            fl_q_gather_run(&gathered, w + (size_t)i * cols, fl_q_scale_word(delta[i], mantissa, r));
+        if (delta[i] == 0) {
+            continue;
+        }
+        const int32_t mantissa = fl_q_mantissa(w_scale->scale[i * w_scale->stride], scale_exponent);
+        const int32_t t = fl_q_scale_word(delta[i], mantissa, r);
+        if (t != 0) {
+            fl_q_gather_run(&gathered, w + (size_t)i * cols, t);
         }
     }
     fl_q_finish_runs(&gathered);

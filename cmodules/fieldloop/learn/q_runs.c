@@ -1,14 +1,17 @@
 // The inner loops of the 16-bit backward pass.
 #include "learn/q_runs.h"
 
-void fl_q_add_run(uint32_t *restrict sums, const int8_t *restrict run, uint32_t t, uint32_t n) {
+void fl_q_add_run(int32_t *restrict sums_, const int8_t *restrict run, int32_t t_, int32_t n) {
+    uint32_t *restrict sums = (uint32_t *)sums_;
+    const uint32_t t = (uint32_t)t_;
+    // pairs: a processor has instructions that load and store two words
     for (; n >= 4; n -= 4, sums += 4, run += 4) {
         const uint32_t a = sums[0] + t * (uint32_t)run[0];
         const uint32_t b = sums[1] + t * (uint32_t)run[1];
-        const uint32_t c = sums[2] + t * (uint32_t)run[2];
-        const uint32_t d = sums[3] + t * (uint32_t)run[3];
         sums[0] = a;
         sums[1] = b;
+        const uint32_t c = sums[2] + t * (uint32_t)run[2];
+        const uint32_t d = sums[3] + t * (uint32_t)run[3];
         sums[2] = c;
         sums[3] = d;
     }
@@ -17,13 +20,28 @@ void fl_q_add_run(uint32_t *restrict sums, const int8_t *restrict run, uint32_t 
     }
 }
 
-static void add_four(fl_q_runs_t *g) {
-    uint32_t *restrict sums = g->sums;
+void fl_q_add_centred_run(int32_t *restrict sums_, const int8_t *restrict run, int32_t zero, int32_t t_, int32_t n) {
+    uint32_t *restrict sums = (uint32_t *)sums_;
+    const uint32_t t = (uint32_t)t_;
+    const uint32_t offset = (uint32_t)-zero * t;
+    for (; n >= 2; n -= 2, sums += 2, run += 2) {
+        const uint32_t a = sums[0] + offset + t * (uint32_t)run[0];
+        const uint32_t b = sums[1] + offset + t * (uint32_t)run[1];
+        sums[0] = a;
+        sums[1] = b;
+    }
+    if (n > 0) {
+        *sums += offset + t * (uint32_t)*run;
+    }
+}
+
+void fl_q_add_four_runs(const fl_q_runs_t *g) {
+    uint32_t *restrict sums = (uint32_t *)g->sums;
     const int8_t *restrict a = g->run[0];
     const int8_t *restrict b = g->run[1];
     const int8_t *restrict c = g->run[2];
     const int8_t *restrict d = g->run[3];
-    const uint32_t ta = g->t[0], tb = g->t[1], tc = g->t[2], td = g->t[3];
+    const uint32_t ta = (uint32_t)g->t[0], tb = (uint32_t)g->t[1], tc = (uint32_t)g->t[2], td = (uint32_t)g->t[3];
     const uint32_t offset = (uint32_t)-g->zero * (ta + tb + tc + td);
     for (uint32_t *end = sums + g->n; sums != end; sums++) {
         uint32_t sum = *sums + offset;
@@ -35,26 +53,15 @@ static void add_four(fl_q_runs_t *g) {
     }
 }
 
-void fl_q_gather_run(fl_q_runs_t *g, const int8_t *run, int32_t t) {
-    if (t == 0) {
-        return;
-    }
-    g->t[g->count] = (uint32_t)t;
-    g->run[g->count++] = run;
-    if (g->count == 4) {
-        add_four(g);
-        g->count = 0;
-    }
-}
-
 void fl_q_finish_runs(fl_q_runs_t *g) {
-    if (g->count == 0) {
-        return;
+    if (g->count == 3) {
+        g->t[3] = 0;
+        g->run[3] = g->run[0];
+        fl_q_add_four_runs(g);
+    } else {
+        for (int32_t i = 0; i < g->count; i++) {
+            fl_q_add_centred_run(g->sums, g->run[i], g->zero, g->t[i], g->n);
+        }
     }
-    for (uint32_t i = g->count; i < 4; i++) {
-        g->t[i] = 0;
-        g->run[i] = g->run[0];
-    }
-    add_four(g);
     g->count = 0;
 }

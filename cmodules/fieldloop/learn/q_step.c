@@ -14,7 +14,7 @@ typedef struct {
 typedef struct {
     q_factor_t factor;
     int8_t *w, *low;    // of element 0
-    uint32_t random;    // fl_random of element 0 is fl_bits_at of this, of the next one of this + spread
+    uint32_t random;    // fl_random of element 0 is fl_mix of this, of the next one of this + spread
     uint32_t spread;
     uint32_t max_step;  // in the weight's own steps
     // |sum| < small: its step is below 1, and (small_digits * (|sum| << up)) >> 32 of 2^-32
@@ -112,7 +112,7 @@ void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row,
         if (sums[j] == 0) {
             continue;
         }
-        const uint32_t bits = fl_bits_at(random);
+        const uint32_t bits = fl_mix(random);
         if (!is_still(&r, sums[j], bits)) {
             clipped += take(&r, j * t->step, sums[j], bits);
         }
@@ -138,7 +138,7 @@ void fl_q_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *
         if (centred == 0) {
             continue;
         }
-        const uint32_t bits = fl_bits_at(random);
+        const uint32_t bits = fl_mix(random);
         if (bits <= last && !is_still(&r, delta * centred, bits)) {
             clipped += take(&r, j, delta * centred, bits);
         }
