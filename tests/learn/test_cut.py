@@ -14,7 +14,6 @@ from cuts import list_kept as listed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import c
-from test_learner_c import FLAGS
 
 from fieldloop import paths
 from fieldloop.runtime import core
@@ -67,6 +66,12 @@ REALS = (
     *("wide", "narrow", "outlier sampled", "outliers missed", "not numbers"),
 )
 INTEGERS = ("uniform", "small", "zeros", "one bin", "ends", "equal")
+# cuts.c, and what of the core it needs
+FLAGS = (
+    *("-std=c99", "-O1", "-g", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Werror", "-Wdouble-promotion", "-Wfloat-conversion"),
+    *("-fsanitize=address,undefined,alignment,float-cast-overflow", "-fno-sanitize-recover=all"),
+)
 PARTS = {
     *("cut", "cut_heap", "cut_histogram", "cut_threshold", "kept", "importance", "random"),
     *("allot", "loss", "select"),
