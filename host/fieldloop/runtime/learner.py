@@ -337,7 +337,7 @@ class Learner:
     def _learn(self, call: Any, xs: npt.NDArray[Any], ys: Iterable[int]) -> list[Step]:
         self._check_owner()
         check_float_mode()
-        is_real = np.asarray(xs).dtype.kind == "f" and hasattr(self._lib, "fl_learner_quantize")
+        is_real = np.asarray(xs).dtype.kind == "f"
         samples = self._as_floats(xs) if is_real else self.model.as_inputs(xs)
         labels = [int(y) for y in ys]
         if len(labels) != len(samples):
