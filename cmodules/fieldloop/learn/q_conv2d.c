@@ -1,4 +1,6 @@
 // Convolution with 16-bit deltas, a scatter over the spots of one channel. Taps that lie side by side on the map are one run.
+#include <stddef.h>
+
 #include "fieldloop/fl_backward_q.h"
 #include "learn/q_runs.h"
 #include "learn/q_words.h"
@@ -13,8 +15,40 @@ static void add_taps(const fl_conv_params_t *p, const fl_map_dims_t *d, const in
     }
 }
 
+// A window of one tap: two spots share what is read of w.
+static void pointwise_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
+                            const int8_t *w_row, int32_t mantissa, uint32_t r, int32_t *delta_in) {
+    int32_t *waiting = NULL;
+    int32_t t_waiting = 0;
+    for (uint32_t e = 0; e < count; e++) {
+        const int32_t t = fl_q_scale_word(spots[e].delta.q, mantissa, r);
+        const int32_t iy = spots[e].y * p->stride_h - p->pad_top;
+        const int32_t ix = spots[e].x * p->stride_w - p->pad_left;
+        if (t == 0 || iy < 0 || iy >= d->in_h || ix < 0 || ix >= d->in_w) {
+            continue;
+        }
+        int32_t *place = delta_in + (iy * d->in_w + ix) * d->in_c;
+        if (!waiting) {
+            waiting = place;
+            t_waiting = t;
+        } else if (waiting == place) {
+            t_waiting += t;
+        } else {
+            fl_q_add_run_twice(waiting, place, w_row, t_waiting, t, d->in_c);
+            waiting = NULL;
+        }
+    }
+    if (waiting) {
+        fl_q_add_run(waiting, w_row, t_waiting, d->in_c);
+    }
+}
+
 void fl_q_spots_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
                              const int8_t *w_row, int32_t mantissa, uint32_t r, int32_t *delta_in) {
+    if (p->kernel_h == 1 && p->kernel_w == 1) {
+        pointwise_input(p, d, spots, count, w_row, mantissa, r, delta_in);
+        return;
+    }
     const int32_t in_c = d->in_c, in_h = d->in_h, x_line = d->in_w * in_c;
     const int32_t kernel_h = p->kernel_h, dilation_h = p->dilation_h, w_line = p->kernel_w * in_c;
     for (uint32_t e = 0; e < count; e++) {

@@ -20,6 +20,25 @@ void fl_q_add_run(int32_t *restrict sums_, const int8_t *restrict run, int32_t t
     }
 }
 
+void fl_q_add_run_twice(int32_t *restrict sums_a, int32_t *restrict sums_b, const int8_t *restrict run, int32_t ta_,
+                        int32_t tb_, int32_t n) {
+    uint32_t *restrict a = (uint32_t *)sums_a, *restrict b = (uint32_t *)sums_b;
+    const uint32_t ta = (uint32_t)ta_, tb = (uint32_t)tb_;
+    for (; n >= 2; n -= 2, a += 2, b += 2, run += 2) {
+        const uint32_t w0 = (uint32_t)run[0], w1 = (uint32_t)run[1];
+        const uint32_t a0 = a[0] + ta * w0, a1 = a[1] + ta * w1;
+        a[0] = a0;
+        a[1] = a1;
+        const uint32_t b0 = b[0] + tb * w0, b1 = b[1] + tb * w1;
+        b[0] = b0;
+        b[1] = b1;
+    }
+    if (n > 0) {
+        *a += ta * (uint32_t)*run;
+        *b += tb * (uint32_t)*run;
+    }
+}
+
 void fl_q_add_centred_run(int32_t *restrict sums_, const int8_t *restrict run, int32_t zero, int32_t t_, int32_t n) {
     uint32_t *restrict sums = (uint32_t *)sums_;
     const uint32_t t = (uint32_t)t_;

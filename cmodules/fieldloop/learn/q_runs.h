@@ -9,6 +9,8 @@
 
 // sums[j] += t * run[j]
 void fl_q_add_run(int32_t *sums, const int8_t *run, int32_t t, int32_t n);
+// The same run to two places that do not overlap.
+void fl_q_add_run_twice(int32_t *sums_a, int32_t *sums_b, const int8_t *run, int32_t ta, int32_t tb, int32_t n);
 // sums[j] += t * (run[j] - zero)
 void fl_q_add_centred_run(int32_t *sums, const int8_t *run, int32_t zero, int32_t t, int32_t n);
 
