@@ -17,7 +17,7 @@ from fieldloop.plan.learning import offers
 from fieldloop.plan.planner import plan_graph
 from fieldloop.plan.types import PlanKind
 from fieldloop.plan.verify import verify
-from fieldloop.plan.way import saved_tensors
+from fieldloop.plan.way import NoWayError, saved_tensors
 from fieldloop.quantize.fixedpoint import (
     activation_range,
     add_params,
@@ -173,7 +173,10 @@ def finish(
     layers = sorted((t.op for t in trainables), key=names.index)
     if lent is None:
         _, lent, _ = offers(graph, layers)
-    keep = saved_tensors(graph, layers)
+    try:
+        keep = saved_tensors(graph, layers)
+    except NoWayError:  # the learner's business to refuse
+        keep = frozenset(t.name for t in graph.activations)
     learning = plan_graph(graph, PlanKind.LEARN, keep=keep, learner_scratch=lent)
     verify(graph, learning, keep=keep)
     plans = [plan_graph(graph, PlanKind.INFER), learning]
