@@ -1,4 +1,4 @@
-"""How rows and biases are written, against numpy: each optimizer, each kind of weight, every bit."""
+"""How rows and biases are written, against numpy: optimizers, kinds of weight, every bit."""
 
 from __future__ import annotations
 
