@@ -42,18 +42,40 @@ static void damage(uint8_t *image, size_t bytes) {
     memcpy(image + offsetof(fl_image_header_t, crc32), &crc, sizeof crc);
 }
 
+// Any settings that are not refused as such.
+static void choose(fl_learner_config_t *c) {
+    do {
+        fl_learner_defaults(c);
+        c->selector = next() % 8;
+        c->skip = next() % 3;
+        c->unit = next() % 2;
+        c->rank = next() % 2;
+        c->search = next() % 4;
+        c->bias_mode = next() % 2;
+        c->k_rule = next() % 2;
+        c->deltas = next() % 2;
+        c->weights = next() % 3;
+        c->optimizer = next() % 3;
+        c->layers = next() % 3;
+        c->floor = 1 + next() % 3;
+        c->batch = 1 + next() % 2 * (next() % 3);
+        c->zeta = 1.0f;
+        c->memory = next() % 4;
+        c->replays = 1;
+        c->holdout = next() % 2 * 2;
+        c->d_thr = 0.0f;
+        for (uint32_t i = 0; i < FL_MAX_TRAINABLE; i++) {
+            c->mask[i] = (uint8_t)next();
+        }
+    } while (fl_learner_complaint(c));
+}
+
 // 1: learned, 0: refused.
 static int learn(fl_model_t *m) {
     fl_learner_t l;
     fl_learner_config_t config;
     fl_learner_sizes_t sizes;
-    fl_learner_defaults(&config);
-    config.selector = next() % 4;
-    config.bias_mode = next() % 2;
-    config.layers = next() % 3;
-    config.memory = next() % 4;
-    config.replays = 1;
-    config.d_thr = 0.0f;
+    choose(&config);
     size_t model_bytes = fl_model_arena_bytes(m, FL_PLAN_LEARN);
     if (model_bytes == 0 || model_bytes > LARGEST_ARENA || fl_learner_sizes(m, &config, &sizes) ||
         sizes.total_bytes > LARGEST_ARENA) {
@@ -75,6 +97,11 @@ static int learn(fl_model_t *m) {
         if (fl_learner_step(&l, x, next() % l.classes, NULL)) {
             exit(1);
         }
+    }
+    fl_learner_flush(&l);
+    uint32_t right, total;
+    if (fl_learner_evaluate(&l, &right, &total) || right > total) {
+        exit(1);
     }
     free(model_arena), free(arena), free(x);
     return 1;

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from nets import random_net
-from test_learner import small_net
+from nets import Net, random_net
+from test_learner import residual_net, small_net
 
 from fieldloop import paths
 from fieldloop.runtime import core
@@ -26,7 +26,8 @@ FLAGS = [
     "-fsanitize=address,undefined,alignment,float-cast-overflow",
     "-fno-sanitize-recover=all",
 ]
-NETS = ["small", 0, 1, 4, 7, 11]
+NETS = ["small", "residual", 0, 1, 4, 7, 11]
+MODES = [1, 4, 6, 8, 11, 15]  # weights, optimizer, batch and selector: see fuzz_state.c
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,17 @@ def _compile(arguments: list[str | Path]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def fuzz(driver: Path, folder: Path, net: int | str, count: int) -> tuple[int, int]:
+def net_of(name: int | str) -> Net:
+    if isinstance(name, int):
+        return random_net(name)
+    return residual_net() if name == "residual" else small_net(layers=4)
+
+
+def fuzz(driver: Path, folder: Path, net: int | str, count: int, seed: int = 1) -> tuple[int, int]:
     image = folder / "net.flm"
-    image.write_bytes((small_net(layers=4) if net == "small" else random_net(int(net))).image)
-    done = subprocess.run([driver, image, str(count), "1"], capture_output=True, text=True)
+    image.write_bytes(net_of(net).image)
+    command = [driver, image, str(count), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     first, second = map(int, done.stdout.split())
     return first, second
@@ -64,6 +72,12 @@ def fuzz(driver: Path, folder: Path, net: int | str, count: int) -> tuple[int, i
 def test_damaged_states(drivers: Path, tmp_path: Path, net: int | str) -> None:
     accepted, refused = fuzz(drivers / "fuzz_state", tmp_path, net, 3000)
     assert accepted > 100 and refused > 100
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_damaged_states_of_every_mode(drivers: Path, tmp_path: Path, mode: int) -> None:
+    accepted, refused = fuzz(drivers / "fuzz_state", tmp_path, "small", 1500, mode)
+    assert accepted > 50 and refused > 50
 
 
 @pytest.mark.parametrize("net", NETS, ids=str)

@@ -70,8 +70,11 @@ uint32_t fl_learner_saturated(const fl_learner_t *l, uint32_t i) {
 
 // `count` floats of the state that lie at `place` in the block: all within low..high, so that none is a NaN.
 static int are_within(const fl_learner_t *l, const uint8_t *from, const float *place, uint32_t count, float low, float high) {
+    if (!place) {
+        return 1;  // the configuration has none
+    }
     from += (const uint8_t *)place - l->block;
-    for (uint32_t i = 0; place && i < count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         float v;
         memcpy(&v, from + (size_t)i * sizeof v, sizeof v);
         if (!(v >= low && v <= high)) {
