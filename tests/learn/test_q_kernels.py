@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 import q_reference as q
 from q_reference import Array, F, Rule, Trained, Window
 
-from fieldloop.runtime.core import core
+from fieldloop import paths
+from fieldloop.runtime.core import compiler, core
 
 ffi, lib = core()
 WORD = q.WORD_LIMIT
@@ -484,3 +487,23 @@ def test_a_bias_is_stepped_as_in_numpy(lr: float) -> None:
                 made = ffi.new("int32_t *", b)
                 lib.fl_q_step_bias(u, 1, int(total), exponent, index, made)
                 assert made[0] == q.q_step_bias(rule, 1, int(total), exponent, index, b)
+
+
+# ---- under sanitizers ----
+
+
+def test_nothing_is_read_beside_an_array_and_nothing_overflows(tmp_path: Path) -> None:
+    root = paths.core_dir()
+    sources = [*(root / "learn").glob("q_*.c"), *(root / "base").glob("*.c")]
+    command = [
+        *(compiler(), "-std=c99", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"),
+        "-fsanitize=address,undefined,alignment,float-cast-overflow",
+        *("-fno-sanitize-recover=all", f"-I{root / 'include'}", f"-I{root}"),
+        *(Path(__file__).with_name("fuzz_q.c"), root / "learn" / "random.c", *sorted(sources)),
+        *("-o", tmp_path / "fuzz_q"),
+    ]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([tmp_path / "fuzz_q", "2000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.startswith("2000 ")

@@ -99,7 +99,8 @@ void fl_q_spots_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, co
     // columns at which a window with its taps side by side lies on the map altogether: 0..inside-1
     const int32_t inside = p->dilation_w == 1 || p->kernel_w == 1 ? d->in_w - p->kernel_w + 1 : 0;
     const int32_t x_line = d->in_w * d->in_c;
-    fl_q_runs_t gathered = {.sums = row, .n = p->kernel_w * d->in_c, .zero = x_zero};
+    fl_q_runs_t gathered;
+    fl_q_start_runs(&gathered, row, p->kernel_w * d->in_c, x_zero);
     for (int32_t ky = 0; ky < p->kernel_h; ky++, gathered.sums += gathered.n) {
         const int32_t oy = ky * p->dilation_h - p->pad_top;
         for (uint32_t e = 0; e < count; e++) {

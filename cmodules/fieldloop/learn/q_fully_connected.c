@@ -8,7 +8,8 @@
 void fl_q_rows_fully_connected_input(const int32_t *delta, const uint16_t *rows, uint32_t count, const int8_t *w,
                                      const fl_row_scales_t *w_scale, int32_t scale_exponent, uint32_t r, uint32_t cols,
                                      int32_t *delta_in) {
-    fl_q_runs_t gathered = {.sums = delta_in, .n = (int32_t)cols};
+    fl_q_runs_t gathered;
+    fl_q_start_runs(&gathered, delta_in, (int32_t)cols, 0);
     for (uint32_t e = 0; e < count; e++) {
         const uint32_t i = rows ? rows[e] : e;
         if (delta[i] == 0) {

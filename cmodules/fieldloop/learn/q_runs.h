@@ -24,6 +24,13 @@ typedef struct {
     const int8_t *run[4];
 } fl_q_runs_t;
 
+static inline void fl_q_start_runs(fl_q_runs_t *g, int32_t *sums, int32_t n, int32_t zero) {
+    g->sums = sums;
+    g->n = n;
+    g->zero = zero;
+    g->count = 0;
+}
+
 void fl_q_add_four_runs(const fl_q_runs_t *g);
 // What is left of less than four.
 void fl_q_finish_runs(fl_q_runs_t *g);
