@@ -38,6 +38,9 @@ static void fill(uint32_t *words, uint32_t n, uint32_t kind, uint32_t shape) {
         } else if (shape == 3) {
             word = (word & 0x80ffffffu) | 0x3c000000u;  // f32 of a few octaves
         }
+        if (shape == 4) {
+            word = key;
+        }
         if (kind == FL_KEYS_INT16) {
             word = (uint32_t)((int32_t)(word % 65535u) - 32767);
         } else if (kind == FL_KEYS_U32) {
@@ -48,14 +51,16 @@ static void fill(uint32_t *words, uint32_t n, uint32_t kind, uint32_t shape) {
 }
 
 static void one_ranking(uint32_t round) {
-    const uint32_t positions = 1 + below(40);
-    const uint32_t channels = 1 + below(round % 50 ? 30 : 300);
+    // now and then all of just as many as the histogram's room holds, and one less and more, are equal
+    const uint32_t full = round % 50 == 0;
+    const uint32_t positions = full ? 1 : 1 + below(40);
+    const uint32_t channels = full ? 255 + below(3) : 1 + below(round % 50 == 1 ? 300 : 30);
     const uint32_t n = positions * channels;
     const uint32_t k = 1 + below(below(2) ? n : n / 10 + 1);
     const uint32_t kind = below(4);
     uint32_t *words = room(n * sizeof *words);
     uint16_t *heap = room(k * sizeof *heap);
-    fill(words, n, kind, below(4));
+    fill(words, n, kind, full ? 4 : below(4));
     const fl_ranking_t r = {words, n, kind, fl_random(key, drawn++)};
 
     const fl_cut_t cut = fl_select_cut(&r, k, FL_SEARCH_HEAP, heap);

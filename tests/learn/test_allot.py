@@ -56,6 +56,7 @@ def test_the_cheapest_layer_is_served_first_wherever_it_stands() -> None:
 def test_one_layer_gets_all_that_is_granted() -> None:
     assert allot([7], [1000], 0.5) == [500]
     assert allot([7], [1000], 1.0, 1.0, 1.0) == [1000]
+    assert allot([1], [3], 0.5, 0.0, 1.0) == [2]  # 1.5 MACs: half up
 
 
 def test_every_layer_keeps_one() -> None:
