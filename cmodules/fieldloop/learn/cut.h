@@ -7,6 +7,7 @@
 
 #include "fieldloop/fl_backward.h"
 #include "fieldloop/fl_select.h"
+#include "learn/rounding.h"
 
 #define FL_EVERY_WAY static inline __attribute__((always_inline))
 
@@ -33,7 +34,7 @@ typedef enum {
 
 FL_EVERY_WAY uint32_t fl_twice_key(int way, const uint32_t *words, uint32_t seed, uint32_t i) {
     if (way == FL_WAY_HASH) {
-        return fl_random(seed, i) & ~1u;
+        return fl_mix(seed + i * FL_GOLDEN) & ~1u;  // fl_random in place
     }
     uint32_t word = words[i];
     if (way == FL_WAY_MAGNITUDE) {

@@ -10,7 +10,7 @@
 
 enum {
     BINS = 256,
-    FEW = 32,            // entries that are cheaper without a histogram
+    FEW = 24,            // entries that are cheaper without a histogram
     SAMPLED = 16,        // entries that place the window
     WINDOW_SHIFT = 19,   // bits of a key below a window's bin: 4 of the mantissa's 23 are told apart
     OCTAVE = 16,         // bins
@@ -176,31 +176,35 @@ FL_EVERY_WAY uint32_t count_zeros(int way, const fl_ranking_t *r) {
     return zeros;
 }
 
+// Counts all entries; returns the bin of the k-th, and sets `at` to it.
+FL_EVERY_WAY uint32_t find_first(int way, const fl_ranking_t *r, room_t *room, place_t *at) {
+    at->prefix = way == FL_WAY_BITS ? place_window(r) : 0;
+    at->above = way == FL_WAY_BITS ? WINDOW_SHIFT : way == FL_WAY_MAGNITUDE ? 7 : 23;
+    clear(room);
+    count_first(way, r, at->prefix << WINDOW_SHIFT, room->bins);
+    const uint32_t bin = find_bin(room, &at->wanted);
+    at->prefix += bin;
+    return bin;
+}
+
 FL_EVERY_WAY fl_cut_t cut_by_histogram(int way, const fl_ranking_t *r, uint32_t k) {
     room_t room;
-    if (r->n <= FEW) {
-        for (uint32_t i = 0; i < r->n; i++) {
-            room.indices[i] = (uint16_t)i;
+    place_t at = {31, 0, k};
+    uint32_t held = r->n;
+    if (held > FEW) {
+        uint32_t bin = find_first(way, r, &room, &at);
+        held = room.bins[bin];
+        if (bin == 0) {
+            // a clamp leaves many zeros, which share the bins of every level: told apart here, once
+            uint32_t others = held - count_zeros(way, r);
+            if (at.wanted > others) {
+                return (fl_cut_t){0, fl_ties_end(way, r, 0, at.wanted - others)};
+            }
         }
-        return cut_among(way, r, room.indices, r->n, k);
-    }
-    const uint32_t lowest = way == FL_WAY_BITS ? place_window(r) : 0;
-    place_t at = {way == FL_WAY_BITS ? WINDOW_SHIFT : way == FL_WAY_MAGNITUDE ? 7 : 23, lowest, k};
-    clear(&room);
-    count_first(way, r, lowest << WINDOW_SHIFT, room.bins);
-    uint32_t bin = find_bin(&room, &at.wanted);
-    uint32_t held = room.bins[bin];
-    at.prefix += bin;
-    if (bin == 0) {
-        // a clamp leaves many zeros, which share the bins of every level: told apart here, once
-        uint32_t others = held - count_zeros(way, r);
-        if (at.wanted > others) {
-            return (fl_cut_t){0, fl_ties_end(way, r, 0, at.wanted - others)};
+        if (way == FL_WAY_BITS && (bin == 0 || bin == BINS - 1)) {
+            at = (place_t){31, 0, k};
+            held = r->n;
         }
-    }
-    if (way == FL_WAY_BITS && (bin == 0 || bin == BINS - 1)) {
-        at = (place_t){31, 0, k};
-        held = r->n;
     }
     while (held > BINS) {
         if (at.above == 0) {
@@ -209,7 +213,7 @@ FL_EVERY_WAY fl_cut_t cut_by_histogram(int way, const fl_ranking_t *r, uint32_t 
         const uint32_t shift = at.above > 8 ? at.above - 8 : 0;
         clear(&room);
         count_within(way, r, &at, shift, room.bins);
-        bin = find_bin(&room, &at.wanted);
+        const uint32_t bin = find_bin(&room, &at.wanted);
         held = room.bins[bin];
         at.prefix = at.prefix << (at.above - shift) | bin;
         at.above = shift;
