@@ -40,11 +40,11 @@ static void convolve(int is_depthwise) {
                           .stride_w = (uint16_t)in(1, 3), .dilation_h = (uint16_t)in(1, 2), .dilation_w = (uint16_t)in(1, 2),
                           .depth_multiplier = (uint16_t)(is_depthwise ? in(1, 3) : 1)};
     const int32_t span_h = (p.kernel_h - 1) * p.dilation_h + 1, span_w = (p.kernel_w - 1) * p.dilation_w + 1;
-    p.pad_top = (int16_t)in(0, span_h - 1);
-    p.pad_left = (int16_t)in(0, span_w - 1);
+    p.pad_top = (int16_t)in(0, span_h);
+    p.pad_left = (int16_t)in(0, span_w);
     fl_map_dims_t d = {.in_h = in(span_h, span_h + 6), .in_w = in(span_w, span_w + 6), .in_c = in(1, 9)};
-    d.out_h = (d.in_h + p.pad_top + in(0, span_h - 1) - span_h) / p.stride_h + 1;
-    d.out_w = (d.in_w + p.pad_left + in(0, span_w - 1) - span_w) / p.stride_w + 1;
+    d.out_h = (d.in_h + p.pad_top + in(0, span_h + 1) - span_h) / p.stride_h + 1;
+    d.out_w = (d.in_w + p.pad_left + in(0, span_w + 1) - span_w) / p.stride_w + 1;
     d.out_c = is_depthwise ? d.in_c * p.depth_multiplier : in(1, 4);
     const uint32_t map = (uint32_t)(d.in_h * d.in_w * d.in_c);
     const uint32_t taps = (uint32_t)(p.kernel_h * p.kernel_w);

@@ -191,9 +191,10 @@ def any_case(seed: int, *, depthwise: bool) -> Case:
     stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
     dilation = (int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 1, 3])))
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    pads = (int(rng.integers(0, span[0])), int(rng.integers(0, span[1])))
+    # up to a window that sees nothing but padding
+    pads = (int(rng.integers(0, span[0] + 1)), int(rng.integers(0, span[1] + 1)))
     size = (span[0] + int(rng.integers(0, 6)), span[1] + int(rng.integers(0, 6)))
-    after = (int(rng.integers(0, span[0])), int(rng.integers(0, span[1])))
+    after = (int(rng.integers(0, span[0] + 2)), int(rng.integers(0, span[1] + 2)))
     out = [(size[i] + pads[i] + after[i] - span[i]) // stride[i] + 1 for i in (0, 1)]
     multiplier = int(rng.integers(1, 4)) if depthwise else 1
     in_c = int(rng.integers(1, 12))
