@@ -142,7 +142,7 @@ def step(server, body):
 
 
 def commit(server, _):
-    server.need_no_job()
+    server.need_no_job(but_paused=True)
     learner = server.need_learner()
     return {"seq": learner.commit(), "bytes": learner.state_bytes}
 
@@ -162,8 +162,12 @@ def restore(server, _):
     return {"seq": server.need_learner().restore()}
 
 
-def stats(server, _):
-    return server.need_learner().stats()
+def stats(server, body):
+    learner = server.need_learner()
+    reply = learner.stats()
+    if body.get("layers", False):
+        reply["layers"] = learner.layer_stats()
+    return reply
 
 
 def pull(server, body):
@@ -213,11 +217,14 @@ def mem(server, _):
         if server.learner is not None:
             used += server.learner.touched(server.paint)
     gc.collect()
-    return {
+    reply = {
         "arena": arena,
         "used": used,
         "free": gc.mem_free() if hasattr(gc, "mem_free") else 0,
     }
+    if server.learner is not None:
+        reply["plan"] = server.learner.plan
+    return reply
 
 
 def write_mem(server, body):
@@ -242,21 +249,23 @@ def read_job(server, body):
 
 def write_job(server, body):
     do = body["do"]
-    if do == "cancel":
-        if server.job is None or server.job.id != body["job"]:
-            raise Refuse(ENOENT, "no job %d" % body["job"])
-        server.job.cancel()
-        return {"job": server.job.id}
+    if do in ("pause", "resume", "cancel"):
+        job = server.job
+        if job is None or job.id != body["job"]:
+            raise Refuse(ENOENT, "no job %d since this model was opened" % body["job"])
+        getattr(job, do)()
+        return job.status()
     server.need_no_job()
     kind = jobs.KINDS.get(do)
     if kind is None:
-        raise Refuse(EINVAL, "do: expected train, selftest or cancel, got %s" % do)
+        kinds = ", ".join(sorted(jobs.KINDS))
+        raise Refuse(EINVAL, "do: expected %s, pause, resume or cancel, got %s" % (kinds, do))
     model = server.need_model()
-    learner = server.need_learner() if do == "train" else None
+    learner = None if do == "selftest" else server.need_learner()
     if model.samples == 0:
         raise Refuse(ENOENT, "the image carries no samples to work on")
     server.jobs += 1
-    server.job = kind(server.jobs, body["of"], model, learner)
+    server.job = kind(server.jobs, body, model, learner)
     return {"job": server.jobs}
 
 

@@ -6,6 +6,8 @@ weights), SETTINGS how the learner was configured, so that it can be opened agai
 
 import _fieldloop
 
+from fieldloop.best import Best
+
 STATE = 1
 SETTINGS = 3
 
@@ -25,7 +27,9 @@ class Learner:
         self.store = store
         self.uid = model.uid
         self.core = core = _fieldloop.Learner(model, **settings)
-        self.step = core.step  # step(x, label) -> class predicted before; allocates nothing
+        # step(x, label) -> class predicted before, None: refused. Allocates nothing with int8
+        # samples, and with an array('f') of real values once, for all that follow.
+        self.step = core.step
         self.train = core.train  # the same without memory and replay
         self.state = core.state  # what a commit writes, as a view
         self.stats = core.stats
@@ -72,9 +76,11 @@ class Learner:
     def commit(self):
         """Write what was learned; returns the record's number.
 
-        A power cut at any moment leaves this commit or the one before, whole.
+        A power cut at any moment leaves this commit or the one before, whole. A batch that is not
+        full yet is averaged and written first: a state holds no unfinished one.
         """
         store = self._stored()
+        self.core.flush()
         packed = self.core.packed
         record = store.find(SETTINGS, self.uid)
         same = False
@@ -134,6 +140,40 @@ class Learner:
         self.core.reset()
         self.seq = seq
         return seq
+
+    def fit(self, samples, labels, epochs=1, every=0, patience=0):
+        """step() over `samples`, a sequence of them, `epochs` times; evaluates on the samples that
+        the image holds out after every `every` of them (0: after each epoch).
+
+        With `patience`, ends after so many evaluations in a row without a new best, and with the
+        best state where the heap has room for a copy (`kept`). Returns what happened as a dict.
+        """
+        best = Best(self.core, patience)
+        every = every or len(samples)
+        done = hit = 0
+        early = False
+        for _ in range(epochs):
+            for i in range(len(samples)):
+                hit += self.step(samples[i], labels[i]) == labels[i]
+                done += 1
+                if done % every == 0:
+                    self.core.flush()
+                    early = best.look(*self.core.evaluate())
+                    if early:
+                        break
+            if early:
+                break
+        self.core.flush()
+        return {
+            "samples": done,
+            "hit": hit,
+            "evals": best.looks,
+            "best": best.right,
+            "total": best.total,
+            "early": early,
+            "kept": best.kept,
+            "back": best.bring_back(),
+        }
 
     def watermark(self, x, label):
         """Highest byte of the learner's own memory that a step touches, plus one.

@@ -147,9 +147,12 @@ class Server:
             raise Refuse(ENOENT, "no learner is open; open it first")
         return self.learner
 
-    def need_no_job(self):
-        if self.job is not None and self.job.state == "running":
-            raise Refuse(EBUSY, "job %d is running; wait for it or cancel it" % self.job.id)
+    def need_no_job(self, but_paused=False):
+        """Nothing may change under a job; a paused one can at least be committed."""
+        job = self.job
+        if job is None or not job.active() or (but_paused and job.state == "paused"):
+            return
+        raise Refuse(EBUSY, "job %d is %s; wait for it or cancel it" % (job.id, job.state))
 
     def model_map(self):
         model, slot = self.model, self.slot

@@ -95,19 +95,37 @@ class Learner:
     total_bytes: int
     state_bytes: int
     weight_bytes: int
+    optimizer_bytes: int
     memory_bytes: int
     scratch_bytes: int
     lent_bytes: int  # of the scratch: in the model's arena, not part of total_bytes
-    error: float
+    batch_bytes: int
+    plan: dict[
+        str, int
+    ]  # bytes of RAM: total = arena and the learner's own block, and what is in them
+    error: float  # of the last step; NaN: it was refused
     trained: bool
     kept: int
 
     def __init__(self, model: Model, **settings: Any) -> None: ...
-    def step(self, x: Buffer, label: int) -> int:
-        """Keeps the sample, trains on it, replays others; the class predicted before."""
+    def step(self, x: Any, label: int) -> int | None:
+        """Keeps the sample, trains on it, replays others; the class predicted before.
 
-    def train(self, x: Buffer, label: int) -> int:
+        x: int8 (array('b'), bytes), or real numbers as array('f'). None: one of them is a NaN or
+        an infinity; the sample is counted as refused and changes nothing else.
+        """
+
+    def train(self, x: Any, label: int) -> int | None:
         """One sample without memory and replay."""
+
+    def flush(self) -> None:
+        """Writes what a batch has gathered so far."""
+
+    def evaluate(self) -> tuple[int, int]:
+        """(right, total) of the image's samples that `holdout` keeps from training; 0: of all."""
+
+    def layer_stats(self) -> list[dict[str, Any]]:
+        """op, entries, kept, ratio, clipped, weights, saturated of each trained layer."""
 
     def reset(self) -> None: ...
     def state(self) -> memoryview: ...

@@ -190,7 +190,7 @@ def test_on_board(board: Any, check: Any) -> None:
         ("fieldloop.Learner(model, speed=3)", ["TypeError", "speed"]),
         ("fieldloop.Learner(model, selector='best')", ["ValueError", "selector", "best"]),
         ("fieldloop.Learner(model, replays=-1)", ["ValueError", "replays", "-1"]),
-        ("fieldloop.Learner(model, s_min=3.0)", ["ValueError", "range"]),
+        ("fieldloop.Learner(model, s_min=3.0)", ["ValueError", "s_min", "0 to 1"]),
         (
             "hog = bytearray(5000000); fieldloop.Learner(model, memory=60000)",
             ["MemoryError", "needs", "missing"],
