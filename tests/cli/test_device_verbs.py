@@ -90,29 +90,6 @@ def test_a_full_file_system_and_a_wrong_slot(cli: Cli, model: Model, tmp_path: P
     assert cli("push", model.path, *device).code == 0  # the device is none the worse
 
 
-def test_ctrl_c_while_a_device_learns(cli: Cli, model: Model, tmp_path: Path) -> None:
-    """What was committed before is what is there after."""
-    need("unix")
-    device = ("--board", "unix", "--flash", str(tmp_path / "flash"))
-    assert cli("push", model.path, *device).code == 0
-    assert cli("learn", model.stream, *device).code == 0
-    before = cli("run", model.test, *device, "--json").json["outputs"]
-
-    words = [sys.executable, "-m", "fieldloop.cli", "learn", str(model.stream), *device]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    while "learn" not in process.stderr.readline():
-        pass
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    # It may have been done already on a fast machine; then the commit is the newer one.
-    assert process.returncode in (0, 130), err
-    assert "Traceback" not in err
-    if process.returncode == 130:
-        assert "interrupted" in err
-        assert cli("run", model.test, *device, "--json").json["outputs"] == before
-
-
 def test_ctrl_c_leaves_no_simulator(tmp_path: Path) -> None:
     need("qemu-an386")
     flash = tmp_path / "flash"

@@ -130,7 +130,7 @@ def test_usage(
 def test_settings_of_the_learner_are_checked(cli: Cli, model: Model) -> None:
     learn = ("learn", model.stream, "--model", model.path)
     cli(*learn, "--selector", "magic").refused(2, "selector", "magic")
-    cli(*learn, "--lr", "-1").refused(2, "out of range")
+    cli(*learn, "--lr", "-1").refused(2, "lr: expected above 0")
     cli(*learn, "--memory", "-1").refused(2)
 
 

@@ -199,8 +199,10 @@ def test_errors_of_the_device_are_one_clear_line() -> None:
         x, _ = samples(1)
         with pytest.raises(LinkError, match="labels below 10"):
             board.step(x, 10)
-        with pytest.raises(UsageError, match="int8 samples expected"):
-            board.predict(x.astype(np.float32))
+        with pytest.raises(UsageError, match="int8 or float samples expected"):
+            board.predict(x.astype(np.uint8))
+        with pytest.raises(UsageError, match=r"sample 0 .*not a finite number"):
+            board.predict(np.full((2, 64), np.nan))
         with pytest.raises(UsageError, match="shape"):
             board.predict(x[:, :7])
         assert board.step(x, 9).samples == 1

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
             if reason is not None:
                 raise UsageError(f"{info.slot}: {reason}")
             labels = image.labels
-            x = samples.quantized(given.x, scale=info.input_scale, zero_point=info.input_zero)
+            x = given.x
             console.stage("predict")
             raw = board.predict(x, progress=device.Throttle(console))
         raw = raw.reshape(len(raw), -1)

@@ -51,14 +51,6 @@ def arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         ) from error
 
 
-def quantized(x: npt.NDArray[Any], *, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
-    """int8 samples as they are, real ones in the model's input quantisation."""
-    if x.dtype == np.int8:
-        return x
-    q = np.rint(x.astype(np.float64) / scale) + zero_point
-    return np.asarray(np.clip(q, -128, 127), np.int8)
-
-
 def check_labels(y: npt.NDArray[np.int64] | None, classes: int, path: Path) -> list[int]:
     """The labels, all of them classes of the model."""
     if y is None:

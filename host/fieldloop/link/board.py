@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ import numpy.typing as npt
 from fieldloop.errors import FieldloopError, UsageError
 from fieldloop.link.client import INFO, Client, Fields
 from fieldloop.link.errors import CodecError, LinkError
+from fieldloop.link.jobs import JOB, Job, Watcher
 from fieldloop.link.replies import (
     BoardInfo,
     JobStatus,
+    LayerStats,
     Memory,
     ModelInfo,
     Reply,
@@ -21,18 +23,22 @@ from fieldloop.link.replies import (
     StepStats,
     board_info,
     instructions,
-    job_status,
+    layer_stats,
     model_info,
+    numbers,
     step_stats,
+    text_keys,
 )
+from fieldloop.link.samples import as_labels, as_samples
 from fieldloop.link.transport import Port, StreamTransport, TextSink, open_port
 
 PUSH, ACTIVATE, PREDICT, LEARNER_OPEN, STEP, COMMIT, UNDO = range(2, 9)
-RESET, RESTORE, STATS, PULL, MEM, JOB, COUNT = range(9, 16)
+RESET, RESTORE, STATS, PULL, MEM = range(9, 14)
+COUNT = JOB + 1
 
 Int8 = npt.NDArray[np.int8]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-Setting = bool | int | float | str
+Setting = bool | int | float | str | Sequence[float]
 
 _OVERHEAD = 72  # of a message with samples: header, keys, session, counter, crc
 _SLOW = 60.0  # seconds: erasing, verifying and learning take their time under simulation
@@ -138,9 +144,9 @@ class Board:
         return self._model
 
     def predict(self, x: npt.ArrayLike, *, progress: Progress | None = None) -> Int8:
-        """int8 outputs [samples, classes...] of int8 samples [samples, ...] or of one sample."""
+        """int8 outputs [samples, classes...] of samples [n, ...] or of one, int8 or real."""
         model = self.model()
-        samples = self._samples(x, model)
+        samples = as_samples(x, model)
         out = np.empty((len(samples), model.output_bytes), np.int8)
         done = 0
         while done < len(samples):
@@ -163,23 +169,6 @@ class Board:
                 progress(done, len(samples))
         return out.reshape(len(samples), *model.output_shape[1:])
 
-    def _samples(self, x: npt.ArrayLike, model: ModelInfo) -> Int8:
-        if not (model.input_scale > 0.0 and model.output_scale > 0.0):
-            raise UsageError(
-                f"the model in {model.slot} has float32 or int32 inputs or outputs, and the link "
-                "carries int8 alone; run it on the device with fieldloop.Model, or on this "
-                "machine with fieldloop run --model"
-            )
-        array = np.asarray(x)
-        if array.dtype != np.int8:
-            raise UsageError(f"int8 samples expected, got {array.dtype}; quantise them first")
-        if array.size == 0 or array.size % model.input_bytes != 0:
-            raise UsageError(
-                f"samples of shape {model.input_shape[1:]} expected, got an array of "
-                f"shape {array.shape}"
-            )
-        return np.ascontiguousarray(array).reshape(-1, model.input_bytes)
-
     def _batch(self, left: int, sample_bytes: int) -> int:
         return max(1, min(left, (self.client.message_limit - _OVERHEAD) // sample_bytes))
 
@@ -193,17 +182,10 @@ class Board:
         return ReplyFields(what, reply).integer("bytes")
 
     def step(self, x: npt.ArrayLike, labels: npt.ArrayLike) -> StepStats:
-        """Learns samples one after another, in order; sums over all of them."""
+        """Learns samples, int8 or real, one after another, in order; sums over all of them."""
         model = self.model()
-        samples = self._samples(x, model)
-        y = np.atleast_1d(np.asarray(labels))
-        if y.shape != (len(samples),):
-            raise UsageError(f"{len(samples)} labels expected, got an array of shape {y.shape}")
-        if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() > 255:
-            raise UsageError(
-                f"labels 0 to 255 expected, got {y.dtype} from {y.min()} to {y.max()}"
-            )
-        y = y.astype(np.uint8)
+        samples = as_samples(x, model)
+        y = as_labels(labels, len(samples), model.output_bytes)
         total = StepStats(0, 0, 0.0, 0, 0)
         while total.samples < len(samples):
             at = total.samples
@@ -247,12 +229,18 @@ class Board:
 
     def stats(self) -> dict[str, int | float]:
         """The learner's counters."""
-        reply = self.client.read(STATS, {}, what="stats")
-        return {
-            key: value
-            for key, value in reply.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-        }
+        return numbers(self.client.read(STATS, {}, what="stats"))
+
+    def layer_stats(self) -> tuple[LayerStats, ...]:
+        """The same for each trained layer, from the output backwards."""
+        return layer_stats(self.client.read(STATS, {"layers": True}, what="stats"))
+
+    def learner_plan(self) -> dict[str, int]:
+        """Bytes of RAM for learning: `total` holds the model's arena and the learner's block."""
+        plan = text_keys(self.client.read(MEM, {}, what="mem").get("plan"))
+        if plan is None:
+            raise UsageError("no learner is open on the device; open it first")
+        return {name: size for name, size in plan.items() if isinstance(size, int)}
 
     def pull(self, kind: str = "state", progress: Progress | None = None) -> bytes:
         """Fetches "state" (the newest commit) or "image" whole; checked by SHA-256."""
@@ -285,18 +273,48 @@ class Board:
 
     # ---- long work and measuring
 
+    def train(
+        self,
+        steps: int,
+        *,
+        every: int = 0,
+        patience: int = 0,
+        commit: bool = False,
+        watch: Watcher | None = None,
+    ) -> JobStatus:
+        """`train_job`, watched to its end: `Job.wait` says what `watch` and Ctrl-C do."""
+        return self.train_job(steps, every=every, patience=patience, commit=commit).wait(watch)
+
+    def train_job(
+        self, steps: int, *, every: int = 0, patience: int = 0, commit: bool = False
+    ) -> Job:
+        """Starts training on the samples that travel with the model and are not held out.
+
+        every: evaluates on the held-out ones before the first step and after so many.
+        patience: ends after so many evaluations in a row without a new best, with the best state.
+        commit: the device commits at the end, whether or not the host is there.
+        """
+        fields: Fields = {"do": "train", "of": steps, "every": every, "patience": patience}
+        return Job.start(self.client, fields | {"commit": commit})
+
+    def evaluate(self, watch: Watcher | None = None) -> tuple[int, int]:
+        """(right, total) of the samples that the learner holds out; of all when it holds none."""
+        status = Job.start(self.client, {"do": "evaluate"}).wait(watch)
+        return status.right, status.total
+
+    def job(self, number: int) -> Job:
+        """A job that was started before, by whomever."""
+        return Job(self.client, number)
+
     def job_start(self, do: str, of: int) -> int:
-        """Starts "train" (over the rehearsal memory) or "selftest"; returns the job's id."""
-        what = f"start the job {do!r}"
-        return ReplyFields(what, self.client.write(JOB, {"do": do, "of": of}, what=what)).integer(
-            "job"
-        )
+        """Starts "train", "evaluate" or "selftest" of so many pieces; returns the job's id."""
+        return Job.start(self.client, {"do": do, "of": of}).number
 
     def job_status(self, job: int) -> JobStatus:
-        return job_status(self.client.read(JOB, {"job": job}, what="job status"))
+        return self.job(job).status()
 
     def job_cancel(self, job: int) -> None:
-        self.client.write(JOB, {"do": "cancel", "job": job}, what="cancel the job")
+        self.job(job).cancel()
 
     def count_predict(self, x: npt.ArrayLike) -> int | None:
         """Executed instructions of one predict; None where the board cannot count."""
@@ -314,7 +332,7 @@ class Board:
         return step_stats("count", reply), instructions(reply)
 
     def _one(self, x: npt.ArrayLike) -> Int8:
-        samples = self._samples(x, self.model())
+        samples = as_samples(x, self.model())
         if len(samples) != 1:
             raise UsageError(f"one sample expected, got {len(samples)}")
         return samples

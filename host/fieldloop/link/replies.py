@@ -75,16 +75,41 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerStats:
+    """What became of one trained layer since the learner's start or reset."""
+
+    op: int  # operator of the model
+    entries: int  # of its deltas, over all trained samples
+    kept: int  # of them
+    ratio: float  # kept / entries
+    clipped: int  # steps of weights that were cut short
+    weights: int
+    saturated: int  # of them, at the end of int8 now
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     job: int
-    state: str  # running, done, cancelled, failed
+    state: str  # running, paused, done, cancelled, failed
     done: int
     of: int
-    message: str
+    message: str = ""
+    hits: int = 0  # training: right before they were learned
+    right: int = 0  # of the latest evaluation
+    total: int = 0  # samples of it; 0: none yet
+    evaluations: int = 0
+    best: int = 0  # right of the best evaluation
+    early: bool = False  # ended before its last step, since it no longer got better
+    brought_back: bool = False  # it ended with the state of its best evaluation
+    record: int | None = None  # what it committed
 
     @property
     def running(self) -> bool:
         return self.state == "running"
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("running", "paused")
 
 
 class ReplyFields:
@@ -209,10 +234,58 @@ def board_info(reply: Reply) -> BoardInfo:
 def job_status(reply: Reply) -> JobStatus:
     """The reply to `job`, read."""
     f = ReplyFields("job status", reply)
-    message = f.text("msg") if f.has("msg") else ""
+
+    def count(key: str) -> int:
+        return f.integer(key) if f.has(key) else 0
+
     return JobStatus(
-        f.integer("job"), f.text("state"), f.integer("done"), f.integer("of"), message
+        job=f.integer("job"),
+        state=f.text("state"),
+        done=f.integer("done"),
+        of=f.integer("of"),
+        message=f.text("msg") if f.has("msg") else "",
+        hits=count("hit"),
+        right=count("right"),
+        total=count("total"),
+        evaluations=count("evals"),
+        best=count("best"),
+        early=f.has("early") and f.flag("early"),
+        brought_back=f.has("back") and f.flag("back"),
+        record=f.integer("seq") if f.has("seq") else None,
     )
+
+
+def layer_stats(reply: Reply) -> tuple[LayerStats, ...]:
+    """`layers` of the reply to `stats`; none from a device that does not tell."""
+    layers = reply.get("layers")
+    if layers is None:
+        return ()
+    maps = [text_keys(layer) for layer in layers] if isinstance(layers, list) else [None]
+    return tuple(_layer_stats(layer) for layer in maps)
+
+
+def _layer_stats(layer: Reply | None) -> LayerStats:
+    if layer is None:
+        raise CodecError("stats: reply key 'layers': a list of maps expected")
+    f = ReplyFields("stats of a layer", layer)
+    return LayerStats(
+        op=f.integer("op"),
+        entries=f.integer("entries"),
+        kept=f.integer("kept"),
+        ratio=f.number("ratio"),
+        clipped=f.integer("clipped"),
+        weights=f.integer("weights"),
+        saturated=f.integer("saturated"),
+    )
+
+
+def numbers(reply: Reply) -> dict[str, int | float]:
+    """The pairs of a reply whose values are numbers."""
+    return {
+        key: value
+        for key, value in reply.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
 
 
 def instructions(reply: Reply) -> int | None:
