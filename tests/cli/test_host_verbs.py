@@ -131,7 +131,7 @@ def test_run_with_what_was_learned(cli: Cli, model: Model, tmp_path: Path) -> No
         (b"", 1, "got another"),
         (model.image, 1, "got another"),
         (state[:-4], 1, "damaged"),
-        (state[:4] + b"\x02" + state[5:], 4, "version"),
+        (state[:4] + b"\x03" + state[5:], 4, "version"),
         (state[:12] + b"\xff" * 4 + state[16:], 1, "damaged"),  # a memory of 4 G samples
         (state[:6] + b"\x09" + state[7:], 2, "core says"),
         (state[:16] + bytes(16) + state[32:], 2, "name the model"),
