@@ -118,52 +118,51 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
     }
 }
 
-// One row of four columns onto s0-s3.
+// Four columns of one row onto s8-s11.
 #define ROW(row, scale)                                                                       \
-    "ldrsb %[t0], [%[" row "]], #1\n\t"                                                       \
-    "ldrsb %[t1], [%[" row "]], #1\n\t"                                                       \
-    "vmov s4, s5, %[t0], %[t1]\n\t"                                                           \
-    "ldrsb %[t0], [%[" row "]], #1\n\t"                                                       \
-    "ldrsb %[t1], [%[" row "]], #1\n\t"                                                       \
-    "vmov s6, s7, %[t0], %[t1]\n\t"                                                           \
-    "vcvt.f32.s32 s4, s4\n\t"                                                                 \
-    "vcvt.f32.s32 s5, s5\n\t"                                                                 \
-    "vcvt.f32.s32 s6, s6\n\t"                                                                 \
-    "vcvt.f32.s32 s7, s7\n\t"                                                                 \
-    "vmul.f32 s4, s4, %[" scale "]\n\t"                                                       \
-    "vmul.f32 s5, s5, %[" scale "]\n\t"                                                       \
-    "vmul.f32 s6, s6, %[" scale "]\n\t"                                                       \
-    "vmul.f32 s7, s7, %[" scale "]\n\t"                                                       \
-    "vadd.f32 s0, s0, s4\n\t"                                                                 \
-    "vadd.f32 s1, s1, s5\n\t"                                                                 \
-    "vadd.f32 s2, s2, s6\n\t"                                                                 \
-    "vadd.f32 s3, s3, s7\n\t"
+    "ldr %[word], [%[" row "]], #4\n\t"                                                       \
+    FOUR_OF("word", "0", "1", "2", "3")                                                       \
+    "vmul.f32 s0, s0, %[" scale "]\n\t"                                                      \
+    "vmul.f32 s1, s1, %[" scale "]\n\t"                                                      \
+    "vmul.f32 s2, s2, %[" scale "]\n\t"                                                      \
+    "vmul.f32 s3, s3, %[" scale "]\n\t"                                                      \
+    "vadd.f32 s8, s8, s0\n\t"                                                                \
+    "vadd.f32 s9, s9, s1\n\t"                                                                \
+    "vadd.f32 s10, s10, s2\n\t"                                                              \
+    "vadd.f32 s11, s11, s3\n\t"
 
-void fl_axpy_four_rows(float *out, const int8_t *in[4], const float s[4], uint32_t n) {
-    const int8_t *in0 = in[0], *in1 = in[1], *in2 = in[2], *in3 = in[3];
+void fl_axpy_four(const fl_block_t *block, float *out, const int8_t *const in[4], const float s[4]) {
+    const uint32_t zeros = ((uint32_t)-block->zero & 0xffffu) * 0x10001u;
     const float s0 = s[0], s1 = s[1], s2 = s[2], s3 = s[3];
-    uint32_t left = n >> 2;
-    if (left != 0) {
-        uint32_t t0, t1;
-        __asm__ volatile(
-            "1:\n\t"
-            "vldmia %[out], {s0-s3}\n\t"
-            ROW("in0", "s0") ROW("in1", "s1") ROW("in2", "s2") ROW("in3", "s3")
-            "vstmia %[out]!, {s0-s3}\n\t"
-            "subs %[left], #1\n\t"
-            "bne 1b"
-            : [out] "+r"(out), [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [left] "+l"(left),
-              [t0] "=&r"(t0), [t1] "=&r"(t1)
-            : [s0] "t"(s0), [s1] "t"(s1), [s2] "t"(s2), [s3] "t"(s3)
-            : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7");
+    const int32_t n = block->n;
+    int32_t from = 0;
+    for (int32_t rows = block->rows; rows > 0; rows--) {
+        const int8_t *in0 = in[0] + from, *in1 = in[1] + from, *in2 = in[2] + from, *in3 = in[3] + from;
+        float *to = out;
+        uint32_t left = (uint32_t)n >> 2;
+        if (left != 0) {
+            uint32_t t0, t1, word;
+            __asm__ volatile(
+                "1:\n\t"
+                "vldmia %[to], {s8-s11}\n\t"
+                ROW("in0", "s0") ROW("in1", "s1") ROW("in2", "s2") ROW("in3", "s3")
+                "vstmia %[to]!, {s8-s11}\n\t"
+                "subs %[left], #1\n\t"
+                "bne 1b"
+                : [to] "+r"(to), [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [left] "+l"(left),
+                  [t0] "=&l"(t0), [t1] "=&l"(t1), [word] "=&r"(word)
+                : [s0] "t"(s0), [s1] "t"(s1), [s2] "t"(s2), [s3] "t"(s3), [zeros] "r"(zeros)
+                : "cc", "memory", "s0", "s1", "s2", "s3", "s8", "s9", "s10", "s11");
+        }
+        for (int32_t j = 0; j < (n & 3); j++) {
+            float sum = to[j] + s0 * (float)(in0[j] - block->zero);
+            sum = sum + s1 * (float)(in1[j] - block->zero);
+            sum = sum + s2 * (float)(in2[j] - block->zero);
+            to[j] = sum + s3 * (float)(in3[j] - block->zero);
+        }
+        out += block->out_step;
+        from += block->in_step;
     }
-    for (uint32_t j = 0; j < (n & 3); j++) {
-        out[j] = out[j] + s0 * (float)*in0++;
-        out[j] = out[j] + s1 * (float)*in1++;
-        out[j] = out[j] + s2 * (float)*in2++;
-        out[j] = out[j] + s3 * (float)*in3++;
-    }
-    in[0] = in0, in[1] = in1, in[2] = in2, in[3] = in3;
 }
 
 // The weights in s0-s7 onto eight f32 of one run.
@@ -194,7 +193,7 @@ void fl_axpy_four_rows(float *out, const int8_t *in[4], const float s[4], uint32
     "vmov s" a ", s" b ", %[t0], %[t1]\n\t"
 #define REAL(a) "vcvt.f32.s32 s" a ", s" a "\n\t"
 
-void fl_axpy_four_runs(float *out[4], const int8_t *in, const float s[4], uint32_t n) {
+void fl_axpy_to_four(float *const out[4], const int8_t *in, const float s[4], uint32_t n) {
     float *out0 = out[0], *out1 = out[1], *out2 = out[2], *out3 = out[3];
     const float s0 = s[0], s1 = s[1], s2 = s[2], s3 = s[3];
     uint32_t left = n >> 3;
@@ -221,7 +220,46 @@ void fl_axpy_four_runs(float *out[4], const int8_t *in, const float s[4], uint32
         *out3 = *out3 + s3 * w;
         out0++, out1++, out2++, out3++;
     }
-    out[0] = out0, out[1] = out1, out[2] = out2, out[3] = out3;
+}
+
+void fl_axpy_taps_of_8(const fl_taps_of_8_t *block, float *out, const float *w, float s) {
+    const int32_t step = block->out_step * 4;
+    const int32_t taps = block->taps;
+    for (int32_t rows = block->rows; rows > 0; rows--) {
+        const float *from = w;
+        float *to = out;
+        int32_t left = taps;
+        __asm__ volatile(
+            "1:\n\t"
+            "vldmia %[from]!, {s0-s7}\n\t"
+            "vldmia %[to], {s8-s15}\n\t"
+            "vmul.f32 s0, s0, %[s]\n\t"
+            "vmul.f32 s1, s1, %[s]\n\t"
+            "vmul.f32 s2, s2, %[s]\n\t"
+            "vmul.f32 s3, s3, %[s]\n\t"
+            "vmul.f32 s4, s4, %[s]\n\t"
+            "vmul.f32 s5, s5, %[s]\n\t"
+            "vmul.f32 s6, s6, %[s]\n\t"
+            "vmul.f32 s7, s7, %[s]\n\t"
+            "vadd.f32 s8, s8, s0\n\t"
+            "vadd.f32 s9, s9, s1\n\t"
+            "vadd.f32 s10, s10, s2\n\t"
+            "vadd.f32 s11, s11, s3\n\t"
+            "vadd.f32 s12, s12, s4\n\t"
+            "vadd.f32 s13, s13, s5\n\t"
+            "vadd.f32 s14, s14, s6\n\t"
+            "vadd.f32 s15, s15, s7\n\t"
+            "vstmia %[to], {s8-s15}\n\t"
+            "add %[to], %[step]\n\t"
+            "subs %[left], #1\n\t"
+            "bne 1b"
+            : [to] "+r"(to), [from] "+r"(from), [left] "+l"(left)
+            : [s] "t"(s), [step] "r"(step)
+            : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13",
+              "s14", "s15");
+        out += block->out_row;
+        w += block->w_row;
+    }
 }
 
 #else
@@ -236,22 +274,32 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
     }
 }
 
-void fl_axpy_four_rows(float *out, const int8_t *in[4], const float s[4], uint32_t n) {
-    for (uint32_t j = 0; j < n; j++) {
-        for (uint32_t i = 0; i < 4; i++) {
-            out[j] = out[j] + s[i] * (float)in[i][j];
+void fl_axpy_four(const fl_block_t *block, float *out, const int8_t *const in[4], const float s[4]) {
+    for (int32_t y = 0; y < block->rows; y++) {
+        float *to = out + y * block->out_step;
+        for (int32_t j = 0; j < block->n; j++) {
+            for (uint32_t i = 0; i < 4; i++) {
+                to[j] = to[j] + s[i] * (float)(in[i][y * block->in_step + j] - block->zero);
+            }
         }
-    }
-    for (uint32_t i = 0; i < 4; i++) {
-        in[i] += n;
     }
 }
 
-void fl_axpy_four_runs(float *out[4], const int8_t *in, const float s[4], uint32_t n) {
+void fl_axpy_to_four(float *const out[4], const int8_t *in, const float s[4], uint32_t n) {
     const fl_block_t run = {1, (int32_t)n, 0, 0, 0};
     for (uint32_t i = 0; i < 4; i++) {
         fl_axpy(&run, out[i], in, s[i]);
-        out[i] += n;
+    }
+}
+
+void fl_axpy_taps_of_8(const fl_taps_of_8_t *block, float *out, const float *w, float s) {
+    for (int32_t y = 0; y < block->rows; y++) {
+        for (int32_t t = 0; t < block->taps; t++) {
+            float *to = out + y * block->out_row + t * block->out_step;
+            for (int32_t j = 0; j < 8; j++) {
+                to[j] = to[j] + s * w[y * block->w_row + t * 8 + j];
+            }
+        }
     }
 }
 

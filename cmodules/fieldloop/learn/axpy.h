@@ -15,10 +15,19 @@ typedef struct {
 // out[j] += s * (in[j] - zero), row by row.
 void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s);
 
-// Four rows into one run: out[j] += s[0] * in[0][j], then s[1] * in[1][j] ... The pointers of `in` are moved by n.
-void fl_axpy_four_rows(float *out, const int8_t *in[4], const float s[4], uint32_t n);
+// Four blocks into one: out[j] += s[0] * (in[0][j] - zero), then s[1] * (in[1][j] - zero) ..., row by row.
+void fl_axpy_four(const fl_block_t *block, float *out, const int8_t *const in[4], const float s[4]);
 
-// One row into four runs that do not overlap: out[i][j] += s[i] * in[j]. The pointers of `out` are moved by n.
-void fl_axpy_four_runs(float *out[4], const int8_t *in, const float s[4], uint32_t n);
+// One run into four that do not overlap: out[i][j] += s[i] * in[j], j < n.
+void fl_axpy_to_four(float *const out[4], const int8_t *in, const float s[4], uint32_t n);
+
+// Weights that are f32 already, eight channels of each tap: out[j] += s * w[j] for j < 8, then the next tap, `taps` of them
+// `out_step` apart; `rows` of those, and from one to the next `out_row` and, of w, `w_row` elements.
+typedef struct {
+    int32_t rows, taps;
+    int32_t out_step, out_row, w_row;
+} fl_taps_of_8_t;
+
+void fl_axpy_taps_of_8(const fl_taps_of_8_t *block, float *out, const float *w, float s);
 
 #endif
