@@ -10,8 +10,8 @@ static _Alignas(16) uint8_t model_arena[1 << 15];
 static _Alignas(16) uint8_t arena[1 << 16];
 
 int main(void) {
-    fl_model_t m;
-    fl_learner_t l;
+    static fl_model_t m;
+    static fl_learner_t l;
     fl_learner_config_t config = {CASE_CONFIG};
     int err = fl_float_mode_check();
     if (!err) {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toolchain
 from nets import Net, random_net
-from test_learner import small_net
+from test_learner import residual_net, small_net
 from toolchain import GCC, QEMU
 
 from fieldloop import paths
@@ -44,14 +44,19 @@ def c_array(data: bytes) -> str:
     return "{" + ",".join(str(byte) for byte in data) + "}"
 
 
+def c_value(value: Any) -> str:
+    if isinstance(value, float):
+        return value.hex() + "f"
+    return f"{value}u" if isinstance(value, int) else c_array(bytes(value))
+
+
 def header(net: Net, config: LearnerConfig, xs: Any, ys: Any) -> str:
     ffi, _ = core.core()
     filled = ffi.new("fl_learner_config_t *")
     config.fill(filled)
     settings = [
-        f".{field.name} = " + (value.hex() + "f" if isinstance(value, float) else f"{value}u")
+        f".{field.name} = {c_value(getattr(filled, field.name))}"
         for field in dataclasses.fields(config)
-        for value in [getattr(filled, field.name)]
     ]
     rows = ",".join("{" + ",".join(map(str, x.ravel().tolist())) + "}" for x in xs)
     return (
@@ -82,10 +87,31 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Target(machine, sorted(folder.glob("*.o")))
 
 
-@pytest.mark.parametrize("case", ["small", 0, 5], ids=str)
-def test_the_board_learns_the_same_bytes(tmp_path: Path, target: Target, case: int | str) -> None:
-    net = small_net(layers=4) if case == "small" else random_net(int(case))
-    config = LearnerConfig(memory=6, replays=2, lr=20.0, seed=5, d_thr=0.01)
+CASES: dict[str, tuple[int | str, dict[str, Any]]] = {
+    "tinypropv2": ("small", {}),
+    "net 0": (0, {}),
+    "net 5": (5, {}),
+    "residual": ("residual", {"selector": "budget", "weights": "int16"}),
+    "16-bit deltas": ("residual", {"deltas": "int16", "bias_mode": "dense"}),
+    "16-bit deltas and weights": ("small", {"deltas": "int16", "weights": "int16"}),
+    "Adam": ("small", {"optimizer": "adam", "selector": "loss", "weights": "f32"}),
+    "momentum in batches": ("residual", {"optimizer": "momentum", "batch": 3, "unit": "channel"}),
+    "mask": ("small", {"selector": "mask", "mask": (1.0, 0.5, 0.3, 0.6)}),
+    "by chance": ("residual", {"selector": "random", "search": "heap"}),
+}
+
+
+def net_of(name: int | str) -> Net:
+    if isinstance(name, int):
+        return random_net(name)
+    return residual_net() if name == "residual" else small_net(layers=4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_board_learns_the_same_bytes(tmp_path: Path, target: Target, case: str) -> None:
+    name, settings = CASES[case]
+    net = net_of(name)
+    config = LearnerConfig(memory=6, replays=2, lr=20.0, seed=5, d_thr=0.01, **settings)
     rng = np.random.default_rng(9)
     xs = rng.integers(-128, 128, (12, *net.sample_shape[1:])).astype(np.int8)
     learner = Learner(Model(net.image), config)
