@@ -447,6 +447,32 @@ def test_a_fully_connected_row_is_the_same_without_the_detour(lr: float, wide: b
             assert same(made, expected) and counter[0] == clipped
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("wide", [False, True], ids=["int8", "int16"])
+def test_every_size_of_step_is_numpys(wide: bool, sign: int) -> None:
+    """From steps of 2^-40 to what saturates, on rows long enough to move now and then."""
+    n = 3000
+    zero = -128 if sign > 0 else 127
+    x = np.full(n, -1 - zero, np.int8)  # the widest input
+    low = np.zeros(n, np.int8) if wide else None
+    moved = 0
+    for exponent in range(-72, 30):
+        rule = Rule(1.0, 1.0, zero, np.ones(1, F), 99, 254)
+        for word, total in ((WORD, 2**31 - 1), (3, 77)):
+            made = Trained(np.zeros(n, np.int8), None if low is None else low.copy(), n)
+            expected = copy(made)
+            sums = np.full(n, sign * total, np.int32)
+            u, counter = c_rule(rule)
+            t = c_trained(made)
+            lib.fl_q_step_row(u, t, 0, c(sums, "int32_t *"), exponent, n)
+            clipped = q.q_step_row(rule, expected, 0, sums, exponent)
+            lib.fl_q_step_fully_connected_row(u, t, 0, word, exponent, c(x, "int8_t *"), n)
+            clipped += q.q_step_fully_connected_row(rule, expected, 0, word, exponent, x)
+            assert same(made, expected) and counter[0] == clipped
+            moved += int(np.any(made.w != 0) or (low is not None and np.any(made.low != 0)))
+    assert moved > 100
+
+
 def test_steps_are_right_on_average() -> None:
     rng = np.random.default_rng(13)
     n = 60_000
