@@ -112,7 +112,8 @@ static void add_to_row(const fl_layer_update_t *u, const fl_map_dims_t *d, const
     }
 }
 
-static void update_map(fl_layer_update_t *u, const fl_hop_t *step, const fl_kept_t *kept) {
+// Out of line, as the biases' below: each has a chunk of spots on the stack.
+static __attribute__((noinline)) void update_map(fl_layer_update_t *u, const fl_hop_t *step, const fl_kept_t *kept) {
     const fl_map_dims_t d = fl_learner_dims(u->l->model, u->op);
     fl_spot_t chunk[FL_SPOTS];
     fl_spots_t s;
@@ -185,7 +186,7 @@ static void finish_bias(const fl_layer_update_t *u, uint32_t row, fl_word_t sum)
     }
 }
 
-static void update_biases(fl_layer_update_t *u, const fl_hop_t *step) {
+static __attribute__((noinline)) void update_biases(fl_layer_update_t *u, const fl_hop_t *step) {
     if (u->op->opcode == FL_OP_FULLY_CONNECTED) {
         const fl_word_t *delta = fl_words(u->l, step->delta);
         for (uint32_t row = 0; row < u->layer->rows; row++) {
