@@ -22,14 +22,16 @@ void fl_q_spots_depthwise_conv2d_input(const fl_conv_params_t *p, const fl_map_d
                                        int32_t *delta_in) {
     const int32_t step = p->dilation_w * d->in_c, line = p->dilation_h * d->in_w * d->in_c;
     const int32_t w_step = d->out_c, w_line = p->kernel_w * d->out_c;
+    delta_in += c / p->depth_multiplier;
+    w += c;
     for (uint32_t e = 0; e < count; e++) {
         const int32_t t = fl_q_scale_word(spots[e].delta.q, mantissa, r);
         if (t == 0) {
             continue;
         }
         const q_window_t on = window_of(p, d, &spots[e]);
-        int32_t from = on.first_line * w_line + on.first_tap * w_step + (int32_t)c;
-        int32_t to = on.place + (int32_t)(c / p->depth_multiplier);
+        int32_t from = on.first_line * w_line + on.first_tap * w_step;
+        int32_t to = on.place;
         for (int32_t ky = 0; ky < on.lines; ky++, from += w_line, to += line) {
             const int8_t *tap = w + from;
             int32_t *place = delta_in + to;
@@ -50,13 +52,14 @@ void fl_q_spots_depthwise_conv2d_row(const fl_conv_params_t *p, const fl_map_dim
                                      uint32_t count, uint32_t c, const int8_t *x, int32_t x_zero, uint32_t r, int32_t *row) {
     const int32_t step = p->dilation_w * d->in_c, line = p->dilation_h * d->in_w * d->in_c;
     const int32_t kernel_w = p->kernel_w;
+    x += c / p->depth_multiplier;
     for (uint32_t e = 0; e < count; e++) {
         const int32_t t = fl_q_shift(spots[e].delta.q, r);
         if (t == 0) {
             continue;
         }
         const q_window_t on = window_of(p, d, &spots[e]);
-        int32_t from = on.place + (int32_t)(c / p->depth_multiplier);
+        int32_t from = on.place;
         int32_t to = on.first_line * kernel_w + on.first_tap;
         for (int32_t ky = 0; ky < on.lines; ky++, from += line, to += kernel_w) {
             const int8_t *place = x + from;
