@@ -146,6 +146,8 @@ C_HEADER_HOME = {
     "fl_model": "core",
     "fl_quantize": "core",
     "fl_backward": "learn",
+    "fl_backward_q": "learn",
+    "fl_select": "learn",
     "fl_learn": "learn",
     "fl_flash": "store",
     "fl_store": "store",

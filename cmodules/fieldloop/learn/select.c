@@ -5,11 +5,18 @@
 #define Q15_ONE 32768
 #define Q15_HALF 16384
 
+// fabsf is an instruction, or a cleared bit: no compiler calls libm for it. Four a turn: a quarter of the counting.
 float fl_l1_norm(const float *delta, uint32_t n) {
     float sum = 0.0f;
-    for (uint32_t i = 0; i < n; i++) {
-        float d = delta[i];
-        sum = sum + (d < 0.0f ? -d : d);
+    const float *end = delta + n;
+    for (; end - delta >= 4; delta += 4) {
+        sum = sum + __builtin_fabsf(delta[0]);
+        sum = sum + __builtin_fabsf(delta[1]);
+        sum = sum + __builtin_fabsf(delta[2]);
+        sum = sum + __builtin_fabsf(delta[3]);
+    }
+    for (; delta < end; delta++) {
+        sum = sum + __builtin_fabsf(*delta);
     }
     return sum;
 }
