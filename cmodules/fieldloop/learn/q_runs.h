@@ -1,11 +1,9 @@
-// Sums over runs of neighbouring int8: what the kernels of 16-bit deltas come down to. Unsigned, so that a sum may wrap on its
-// way as long as the end fits 32 bits (which fl_q_headroom sees to).
+// Sums over runs of neighbouring int8: what the kernels of 16-bit deltas come down to. Worked out unsigned, so that a sum may
+// wrap on its way as long as the end fits 32 bits (which fl_q_headroom sees to).
 #ifndef FIELDLOOP_LEARN_Q_RUNS_H
 #define FIELDLOOP_LEARN_Q_RUNS_H
 
 #include <stdint.h>
-
-#include "fieldloop/fl_image.h"
 
 // sums[j] += t * run[j]
 void fl_q_add_run(int32_t *sums, const int8_t *run, int32_t t, int32_t n);
