@@ -166,3 +166,22 @@ def test_a_residual_network_is_planned_and_learns() -> None:
         assert (w != before[op][0]).any()
     touched = learner.watermark(samples_for(graph, 2, 8), np.arange(8) % learner.classes)
     assert touched == (learner.plan.arena, learner.sizes.total_bytes)
+
+
+def test_what_takes_no_part_may_be_computed_in_tiles() -> None:
+    """A side way after the lowest trained layer, which no backward pass reads."""
+    m = Maker()
+    a = m.relu(m.conv("a", m.x))
+    side = m.conv("narrow", m.relu(m.conv("wide", m.x, 40)))
+    graph = m.done(m.conv("d", m.build.add("sum", OpKind.ADD, [a, side])), softmax=False)
+    x, wide = samples_for(graph, 0, 40), next(op for op in graph.ops if op.name == "wide").output
+    learned = []
+    for tiling in ("none", "auto"):
+        compiled = compile_graph(graph, x, learn=["a", "d", "head"], tiling=tiling)
+        assert (wide in compiled.plans[1].offsets) == (tiling == "none")
+        learner = Learner(Model(compiled.image), LearnerConfig(replays=0))
+        learner.run(x, np.arange(40) % learner.classes)
+        learned.append(learner.state[32:])  # behind the model's name
+    assert learned[0] == learned[1]
+    trained = compile_graph(graph, x, learn=["wide", "head"], tiling="auto")
+    assert wide in trained.plans[1].offsets

@@ -73,25 +73,6 @@ static int check_scratch(fl_places_t *a) {
     return FL_OK;
 }
 
-// What the backward pass reads lies whole: all that operators from the first trainable one on read and make.
-static int check_kept(const fl_view_t *v, const fl_places_t *a) {
-    uint32_t first = v->op_count;
-    for (uint32_t i = 0; i < v->section_count; i++) {
-        const fl_section_t *s = &v->sections[i];
-        if (s->type == FL_SECTION_LEARN && s->bytes >= sizeof(fl_trainable_t)) {
-            first = ((const fl_trainable_t *)fl_at(v, s->offset))->op;
-        }
-    }
-    for (uint32_t i = first; i < v->op_count; i++) {
-        const fl_op_t *op = &v->ops[i];
-        if ((v->tensors[op->in[0]].kind == FL_ACTIVATION && a->offsets[op->in[0]] == FL_NO_PLACE) ||
-            a->offsets[op->out[0]] == FL_NO_PLACE) {
-            return FL_EBADMSG;
-        }
-    }
-    return FL_OK;
-}
-
 static int check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes, const fl_section_t *tiles) {
     if (bytes != sizeof(*plan) + (uint64_t)v->tensor_count * sizeof(uint32_t)) {
         return FL_EBADMSG;
@@ -106,9 +87,6 @@ static int check_plan(const fl_view_t *v, const fl_plan_t *plan, uint32_t bytes,
     }
     if (!err && tiles) {
         err = fl_check_tiles(v, &a, tiles);
-        if (!err && plan->kind == FL_PLAN_LEARN) {
-            err = check_kept(v, &a);
-        }
     }
     for (uint32_t i = 0; !err && !tiles && i < v->op_count; i++) {
         err = fl_check_whole(v, &a, &v->ops[i], 0);
