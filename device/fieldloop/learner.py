@@ -148,6 +148,8 @@ class Learner:
         With `patience`, ends after so many evaluations in a row without a new best, and with the
         best state where the heap has room for a copy (`kept`). Returns what happened as a dict.
         """
+        if self.core.evaluate()[1] == 0:
+            raise ValueError("holdout: none of the image's samples is left to evaluate on")
         best = Best(self.core, patience)
         every = every or len(samples)
         done = hit = 0

@@ -223,6 +223,14 @@ def test_fit_without_room_for_the_best_state_says_so(unix: UnixBoard) -> None:
     assert (told["kept"], told["back"]) == (False, False)
 
 
+def test_fit_needs_something_to_look_at(unix: UnixBoard) -> None:
+    prepare(unix)
+    opened(unix, holdout=41)  # the image has 40
+    with pytest.raises(RemoteError, match="holdout"):
+        unix.exec("learner.fit([sample(0)], [1])")
+    assert unix.eval("learner.stats()['samples']") == 0
+
+
 def test_a_commit_holds_what_a_batch_had_gathered(unix: UnixBoard) -> None:
     prepare(unix)
     unix.exec(
