@@ -97,19 +97,35 @@ static void add_part(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl
     }
 }
 
+// One input channel and 3x3: as one channel of a depthwise convolution, which has no runs either.
+static int as_depthwise(const fl_conv_params_t *p, const fl_map_dims_t *d, fl_conv_params_t *own, fl_map_dims_t *plane) {
+    if (d->in_c != 1 || p->kernel_h != 3 || p->kernel_w != 3) {
+        return 0;
+    }
+    *own = *p;
+    own->depth_multiplier = 1;
+    *plane = *d;
+    plane->out_c = 1;
+    return 1;
+}
+
 void fl_spots_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
                            const int8_t *w_row, float scale, float *delta_in) {
+    fl_conv_params_t own;
+    fl_map_dims_t plane;
+    if (as_depthwise(p, d, &own, &plane)) {
+        fl_spots_depthwise_conv2d_input(&own, &plane, spots, count, 0, w_row, scale, delta_in);
+        return;
+    }
     const room_t room = room_of(p, d);
     const fl_block_t whole = {.rows = p->kernel_h,
                               .n = p->kernel_w * d->in_c,
                               .out_step = p->dilation_h * d->in_w * d->in_c,
                               .in_step = p->kernel_w * d->in_c};
     uint32_t i = 0;
-    // a map may be padded at its end alone
-    if (p->kernel_h == 1 && p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
-        (d->out_h - 1) * p->stride_h < d->in_h && (d->out_w - 1) * p->stride_w < d->in_w) {
+    if (p->kernel_h == 1 && p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0) {
         i = add_pixels(p, d, spots, count, w_row, scale, delta_in);
-    } else if (d->in_c % LANES == 0 && p->kernel_h * p->kernel_w <= MOST_TAPS && count > 2) {
+    } else if (FL_AXPY != 2 && d->in_c % LANES == 0 && p->kernel_h * p->kernel_w <= MOST_TAPS && count > 2) {
         add_lanes(p, d, spots, count, w_row, scale, delta_in);
         i = count;
     }
@@ -125,6 +141,12 @@ void fl_spots_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, co
 
 void fl_spots_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const fl_spot_t *spots, uint32_t count,
                          const int8_t *x, int32_t x_zero, float *row) {
+    fl_conv_params_t own;
+    fl_map_dims_t plane;
+    if (as_depthwise(p, d, &own, &plane)) {
+        fl_spots_depthwise_conv2d_row(&own, &plane, spots, count, 0, x, x_zero, row);
+        return;
+    }
     const room_t room = room_of(p, d);
     const fl_block_t whole = {.rows = p->kernel_h,
                               .n = p->kernel_w * d->in_c,

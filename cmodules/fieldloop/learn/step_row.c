@@ -42,6 +42,15 @@ static __attribute__((noinline)) void try_step(int8_row_t *r, uint32_t bits, con
     r->clipped += cut | fl_move_int8(w, ((uint32_t)centred >> 31) == r->sign ? steps : -steps);
 }
 
+static inline void consider(int8_row_t *r, uint32_t place, uint32_t highest, int32_t zero, const int8_t *x) {
+    if (*x != zero) {
+        uint32_t bits = fl_mix(place);
+        if (bits <= highest) {
+            try_step(r, bits, x);
+        }
+    }
+}
+
 // Most steps are far below 1, and bits above the chance of the largest of them need no look at the others. Inputs at the zero
 // point go by four at a time: most inputs of a layer behind a ReLU, most of a picture.
 static void step_int8_row(int8_row_t *r, uint32_t place, uint32_t cols) {
@@ -50,29 +59,21 @@ static void step_int8_row(int8_row_t *r, uint32_t place, uint32_t cols) {
     const int32_t zero = r->zero;
     const uint32_t zeros = (uint32_t)(uint8_t)zero * 0x01010101u;
     const int8_t *x = r->x;
-    const int8_t *fours_end = x + (cols & ~3u);
-    const int8_t *end = x + cols;
-    while (x != end) {
-        const int8_t *stop = end;
-        if (x != fours_end) {
-            uint32_t four;
-            memcpy(&four, x, 4);
-            if (four == zeros) {
-                x += 4;
-                place += 4 * FL_GOLDEN;
-                continue;
-            }
-            stop = x + 4;
+    for (const int8_t *end = x + (cols & ~3u); x != end; x += 4) {
+        uint32_t four;
+        memcpy(&four, x, 4);
+        if (four == zeros) {
+            place += 4 * FL_GOLDEN;
+            continue;
         }
-        do {
-            if (*x != zero) {
-                uint32_t bits = fl_mix(place);
-                if (bits <= highest) {
-                    try_step(r, bits, x);
-                }
-            }
-            place += FL_GOLDEN;
-        } while (++x != stop);
+        consider(r, place, highest, zero, x);
+        consider(r, place += FL_GOLDEN, highest, zero, x + 1);
+        consider(r, place += FL_GOLDEN, highest, zero, x + 2);
+        consider(r, place += FL_GOLDEN, highest, zero, x + 3);
+        place += FL_GOLDEN;
+    }
+    for (const int8_t *end = r->x + cols; x != end; x++, place += FL_GOLDEN) {
+        consider(r, place, highest, zero, x);
     }
 }
 
