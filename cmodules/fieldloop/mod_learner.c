@@ -42,13 +42,20 @@ FL_MP_NORETURN static void refuse(int error, const fl_learner_config_t *config) 
 
 // ---- life
 
-// Opening takes more of the C stack than ports keep free below MicroPython's limit: RuntimeError instead of
-// a learner at the bottom of a deep recursion.
-__attribute__((noinline)) static void need_stack(void) {
-    volatile uint8_t room[2048];
+// Opening and learning take more of the C stack than ports keep free below MicroPython's limit: RuntimeError instead of
+// a learner at the bottom of a deep recursion. Opening lays a learner out before it has a place (fl_learner_sizes).
+__attribute__((noinline)) static void need_stack_to_open(void) {
+    volatile uint8_t room[sizeof(fl_learner_t) + 2048];
     room[0] = 0;
     mp_cstack_check();
     (void)room[0]; // still there while it checks
+}
+
+__attribute__((noinline)) static void need_stack_to_learn(void) {
+    volatile uint8_t room[2048];
+    room[0] = 0;
+    mp_cstack_check();
+    (void)room[0];
 }
 
 // Learner(model, **settings): starts from the image's weights. The newest learner of a model owns it.
@@ -64,7 +71,7 @@ static mp_obj_t learner_make_new(const mp_obj_type_t *type, size_t n_args, size_
         fl_mp_learner_set(&config, mp_obj_str_get_qstr(args[n_args + 2 * i]), args[n_args + 2 * i + 1]);
     }
     fl_mp_model_t *model = fl_mp_get_model(args[0]); // after the settings: a __float__ may close it
-    need_stack();
+    need_stack_to_open();
     fl_learner_sizes_t sizes;
     int error = fl_learner_sizes(&model->m, &config, &sizes);
     if (error != FL_OK) {
@@ -144,6 +151,7 @@ static mp_obj_t learn(mp_obj_t self_in, mp_obj_t x, mp_obj_t label_in,
         mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("label: expected 0..%u, got %d"),
             (unsigned)(classes - 1), (int)label);
     }
+    need_stack_to_learn();
     const int8_t *sample = sample_of(self, x);
     if (sample == NULL) {
         self->last = (fl_step_t){.error = (float)NAN};
@@ -171,7 +179,9 @@ static MP_DEFINE_CONST_FUN_OBJ_3(learner_train_obj, learner_train);
 
 // flush(): writes what a batch has gathered so far.
 static mp_obj_t learner_flush(mp_obj_t self_in) {
-    fl_learner_flush(&get(self_in)->l);
+    learner_t *self = get(self_in);
+    need_stack_to_learn();
+    fl_learner_flush(&self->l);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(learner_flush_obj, learner_flush);
@@ -293,7 +303,7 @@ static mp_obj_t plan_of(const learner_t *self) {
 // paint(pattern): fills the whole block and starts again from the image's weights: what was learned is gone.
 static mp_obj_t learner_paint(mp_obj_t self_in, mp_obj_t pattern) {
     int paint = (int)(mp_obj_get_int(pattern) & 0xff);
-    need_stack();
+    need_stack_to_open();
     learner_t *self = get(self_in);
     uint8_t *block = self->l.block;
     size_t bytes = self->l.sizes.total_bytes;

@@ -202,6 +202,26 @@ def test_on_board(board: Any, check: Any) -> None:
 # ---- memory, flash, refusals
 
 
+@pytest.mark.fieldloop_board(only=("qemu",))
+def test_deep_recursion_is_refused_not_overrun(board: Any) -> None:
+    """Opening and learning at the bottom of a recursion: RuntimeError, or all is well."""
+    prepare(board)
+    host = opened(board, lr=1.0, memory=10, seed=3)
+    board.exec(
+        "def down(f, n):\n    if n == 0: return f()\n    return down(f, n - 1)\n"
+        "def tried(f):\n    told = []\n    for n in range(300):\n"
+        "        try: down(f, n); told.append(1)\n        except RuntimeError: told.append(0)\n"
+        "    return told\n"
+    )
+    steps = board.eval("tried(lambda: learner.step(sample(1), 2))", timeout=120)
+    assert steps == sorted(steps, reverse=True) and 0 < sum(steps) < 300
+    for _ in range(sum(steps)):
+        host.step(samples(COUNT, 7)[1], 2)
+    assert same(board, host)
+    opens = board.eval("tried(lambda: fieldloop.Learner(model).deinit())", timeout=120)
+    assert opens == sorted(opens, reverse=True) and 0 < sum(opens) < sum(steps)
+
+
 def test_real_samples_allocate_once(unix: UnixBoard) -> None:
     prepare(unix)
     code = (
