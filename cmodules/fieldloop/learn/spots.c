@@ -23,6 +23,8 @@ void fl_spots_begin(const fl_learner_t *l, const fl_hop_t *step, fl_spots_t *s) 
         s->pool = pool;
         s->map = fl_learner_dims(m, pool);
         s->q = fl_model_tensor(m, pool->in[0]);
+        s->last_y = s->map.in_h - pool->p.conv.kernel_h;
+        s->last_x = s->map.in_w - pool->p.conv.kernel_w;
     }
 }
 
@@ -54,7 +56,7 @@ static int is_zero(fl_word_t w) {
 }
 
 // The next entry of the channel that is not zero, as a spot of the entries' own map; 0: no more.
-static int next_entry(fl_spots_t *s, fl_spot_t *entry) {
+static inline int next_entry(fl_spots_t *s, fl_spot_t *entry) {
     const fl_word_t *delta = s->delta + s->channel;
     if (s->list && !s->by_channel) {
         uint32_t first = s->channel * s->positions;
@@ -85,27 +87,55 @@ static int next_entry(fl_spots_t *s, fl_spot_t *entry) {
     return found;
 }
 
-static int8_t input_at(const fl_spots_t *s, int32_t iy, int32_t ix) {
-    return s->q[(iy * s->map.in_w + ix) * s->map.in_c + (int32_t)s->channel];
+static inline const int8_t *input_at(const fl_spots_t *s, int32_t iy, int32_t ix) {
+    return s->q + (iy * s->map.in_w + ix) * s->map.in_c + (int32_t)s->channel;
 }
 
 // Moves a spot from its window to the first largest input in it. Every window touches the map (image_windows.c).
-static void to_largest(const fl_spots_t *s, fl_spot_t *spot, const fl_taps_t *ty, const fl_taps_t *tx) {
-    int32_t best_y = ty->start + ty->first;
-    int32_t best_x = tx->start + tx->first;
-    int8_t best = input_at(s, best_y, best_x);
-    for (int32_t iy = ty->start + ty->first; iy < ty->start + ty->end; iy++) {
-        for (int32_t ix = tx->start + tx->first; ix < tx->start + tx->end; ix++) {
-            int8_t q = input_at(s, iy, ix);
-            if (q > best) {
-                best = q;
-                best_y = iy;
-                best_x = ix;
-            }
-        }
+static inline void to_largest(const fl_spots_t *s, fl_spot_t *spot) {
+    const fl_conv_params_t *p = &s->pool->p.conv;
+    int32_t y = spot->y * p->stride_h - p->pad_top;
+    int32_t x = spot->x * p->stride_w - p->pad_left;
+    int32_t rows = p->kernel_h;
+    int32_t columns = p->kernel_w;
+    if (y < 0 || y > s->last_y || x < 0 || x > s->last_x) {  // only a part of it lies on the map
+        fl_taps_t ty = fl_taps(spot->y, p->stride_h, p->pad_top, 1, p->kernel_h, s->map.in_h);
+        fl_taps_t tx = fl_taps(spot->x, p->stride_w, p->pad_left, 1, p->kernel_w, s->map.in_w);
+        y += ty.first;
+        x += tx.first;
+        rows = ty.end - ty.first;
+        columns = tx.end - tx.first;
     }
-    spot->y = (uint16_t)best_y;
-    spot->x = (uint16_t)best_x;
+    const int8_t *row = input_at(s, y, x);
+    int32_t best_y = 0;
+    int32_t best_x = 0;
+    if (rows == 2 && columns == 2) {  // what pools mostly are
+        const int8_t *below = row + s->map.in_w * s->map.in_c;
+        int32_t top = row[0];
+        int32_t bottom = below[0];
+        int32_t top_right = row[s->map.in_c] > top;
+        int32_t bottom_right = below[s->map.in_c] > bottom;
+        top = top_right ? row[s->map.in_c] : top;
+        bottom = bottom_right ? below[s->map.in_c] : bottom;
+        best_y = bottom > top;
+        best_x = best_y ? bottom_right : top_right;
+        rows = 0;
+    }
+    int32_t best = *row;
+    for (int32_t i = 0; i < rows; i++) {
+        const int8_t *at = row;
+        for (int32_t k = 0; k < columns; k++) {
+            if (*at > best) {
+                best = *at;
+                best_y = i;
+                best_x = k;
+            }
+            at += s->map.in_c;
+        }
+        row += s->map.in_w * s->map.in_c;
+    }
+    spot->y = (uint16_t)(y + best_y);
+    spot->x = (uint16_t)(x + best_x);
 }
 
 // A window's delta divided by its inputs; of 16 bits: rounded, halves away from zero.
@@ -127,7 +157,7 @@ static int next_share(fl_spots_t *s, fl_spot_t *spot) {
             s->kx = s->tx.first;
             s->is_open = ++s->ky < s->ty.end;
         }
-        int8_t q = input_at(s, iy, ix);
+        int8_t q = *input_at(s, iy, ix);
         if (q > s->low && q < s->high) {
             *spot = (fl_spot_t){(uint16_t)iy, (uint16_t)ix, s->share};
             return 1;
@@ -136,27 +166,18 @@ static int next_share(fl_spots_t *s, fl_spot_t *spot) {
     return 0;
 }
 
-static int next_spot(fl_spots_t *s, fl_spot_t *spot) {
-    const fl_op_t *pool = s->pool;
+// The next spot of an average.
+static int next_of_average(fl_spots_t *s, fl_spot_t *spot) {
+    const fl_conv_params_t *p = &s->pool->p.conv;
     if (s->is_open && next_share(s, spot)) {
         return 1;
     }
     while (next_entry(s, spot)) {
-        if (!pool) {
-            return 1;
-        }
-        const fl_conv_params_t *p = &pool->p.conv;
-        fl_taps_t ty = fl_taps(spot->y, p->stride_h, p->pad_top, 1, p->kernel_h, s->map.in_h);
-        fl_taps_t tx = fl_taps(spot->x, p->stride_w, p->pad_left, 1, p->kernel_w, s->map.in_w);
-        if (pool->opcode == FL_OP_MAX_POOL) {
-            to_largest(s, spot, &ty, &tx);
-            return 1;
-        }
-        s->share = shared(spot->delta, (ty.end - ty.first) * (tx.end - tx.first), s->is_q);
-        s->ty = ty;
-        s->tx = tx;
-        s->ky = ty.first;
-        s->kx = tx.first;
+        s->ty = fl_taps(spot->y, p->stride_h, p->pad_top, 1, p->kernel_h, s->map.in_h);
+        s->tx = fl_taps(spot->x, p->stride_w, p->pad_left, 1, p->kernel_w, s->map.in_w);
+        s->share = shared(spot->delta, (s->ty.end - s->ty.first) * (s->tx.end - s->tx.first), s->is_q);
+        s->ky = s->ty.first;
+        s->kx = s->tx.first;
         s->is_open = !is_zero(s->share);
         if (s->is_open && next_share(s, spot)) {
             return 1;
@@ -167,8 +188,18 @@ static int next_spot(fl_spots_t *s, fl_spot_t *spot) {
 
 uint32_t fl_spots_take(fl_spots_t *s, fl_spot_t *chunk) {
     uint32_t count = 0;
-    while (count < FL_SPOTS && next_spot(s, &chunk[count])) {
-        count++;
+    if (!s->pool) {
+        while (count < FL_SPOTS && next_entry(s, &chunk[count])) {
+            count++;
+        }
+    } else if (s->pool->opcode == FL_OP_MAX_POOL) {
+        for (; count < FL_SPOTS && next_entry(s, &chunk[count]); count++) {
+            to_largest(s, &chunk[count]);
+        }
+    } else {
+        while (count < FL_SPOTS && next_of_average(s, &chunk[count])) {
+            count++;
+        }
     }
     return count;
 }

@@ -22,6 +22,7 @@ typedef struct {
     const fl_op_t *pool;  // NULL: each is a spot
     fl_map_dims_t map;    // of the pool
     const int8_t *q;      // its input
+    int32_t last_y, last_x;  // windows that start at 0..last lie on the map as a whole
     int32_t low, high;    // averages: an input counts where its q lies between (neither of them)
     int is_q;
     // the window of an average that is being shared out
