@@ -33,6 +33,7 @@ BELOW_API = {
     "sources",
     "compare",
     "bench",
+    "study",
 }
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -49,6 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "targets": {"link"},
     "zoo": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime"},
     "train": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime", "zoo"},
+    "study": {"ir", "frontends", "quantize", "plan", "compiler", "runtime", "zoo", "train"},
     "sources": {"ir", "frontends", "quantize", "compiler"},
     "compare": {
         "ir",
@@ -67,7 +69,7 @@ ARROWS: dict[str, set[str]] = {
     "api": BELOW_API,
     "cli": BELOW_API | {"api"},
 }
-TORCH_ROOMS = {"frontends", "train", "zoo", "compare"}
+TORCH_ROOMS = {"frontends", "train", "zoo", "compare", "study"}
 
 
 def room_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldloop.cli import bench_learn
 from fieldloop.cli.console import Console, Output, short, table
 from fieldloop.cli.files import prepare_file, write_file
 from fieldloop.cli.source import add_source_arguments, compiled_source
@@ -22,13 +23,14 @@ multiply-accumulate, with RAM and flash.
 
 bench model SOURCE   a model: what `fieldloop compile` takes, or an .flm
 bench kernels        single operators in the sizes that small networks have
+bench learn          a study of the learner's selectors on real data, on this machine
 
 QEMU counts: the numbers repeat exactly, and are neither cycles nor time."""
 EXAMPLE = "fieldloop bench model network.tflite --board qemu-an386 --csv layers.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("model", "kernels"), help="what is measured")
+    parser.add_argument("what", choices=("model", "kernels", "learn"), help="what is measured")
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="of `bench model`")
     parser.add_argument(
         "--board",
@@ -39,9 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", metavar="NAME", help="memory map of the board")
     parser.add_argument("--csv", type=Path, metavar="FILE.csv", help="one line a layer")
     add_source_arguments(parser)
+    bench_learn.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> Output:
+    if args.what == "learn":
+        return bench_learn.run(args, console)
     from fieldloop.bench.cost import csv_rows, measure
 
     if (args.source is None) == (args.what == "model"):

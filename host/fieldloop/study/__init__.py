@@ -1,0 +1,1 @@
+"""Studies: many runs of the learner on real data, their figures, tables and plots."""

@@ -1,0 +1,371 @@
+"""Results -> figures: means and deviations over seeds, efforts, and who wins at equal effort."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fieldloop.study import settings
+from fieldloop.study.prepare import SCRATCH, SHIFT
+from fieldloop.study.scratch import STARTS
+from fieldloop.study.tasks import TASKS
+
+Result = Mapping[str, Any]
+# Work on top of the forward passes, as parts of dense training's backward work, at which
+# selectors are ranked.
+BUDGETS = (0.03, 0.06, 0.1, 0.2)
+BASELINES = ("dense_skip", "topk")
+POINT = 0.01
+PAPERS_EFFORT = 0.1  # backward, at which TinyPropv2 is judged
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting on one data set, over its seeds. Efforts are parts of dense training's."""
+
+    selector: str
+    rung: str
+    numeric: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    online: float
+    backward_effort: float | None
+    total_effort: float | None
+    forward_macs: float
+    backward_macs: float | None
+    dense_backward_macs: float | None
+    skipped: float  # share of samples
+    clipped: float
+    refused: int
+    ram_bytes: int | None
+    rate: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def deviation(self) -> float:
+        """Sample standard deviation over seeds; 0 of one."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+
+
+def points_of(results: Iterable[Result], mode: str, task: str) -> list[Point]:
+    """Every setting that was run on a data set."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in results:
+        if r["mode"] == mode and r["task"] == task:
+            groups.setdefault((r["selector"], r["rung"], r["numeric"]), []).append(r)
+    return [_point(sorted(group, key=lambda r: r["seed"])) for group in groups.values()]
+
+
+def _point(group: Sequence[Result]) -> Point:
+    first = group[0]
+
+    def mean(key: str) -> float | None:
+        values = [r[key] for r in group]
+        return None if any(v is None for v in values) else float(np.mean(values))
+
+    forward, backward, dense = map(mean, ("forward_macs", "backward_macs", "dense_backward_macs"))
+    assert forward is not None
+    known = backward is not None and dense is not None and dense > 0
+    return Point(
+        selector=first["selector"],
+        rung=first["rung"],
+        numeric=first["numeric"],
+        seeds=tuple(r["seed"] for r in group),
+        accuracies=tuple(r["accuracy"] for r in group),
+        online=mean("online_accuracy") or 0.0,
+        backward_effort=backward / dense if known else None,
+        total_effort=(forward + backward) / (forward + dense) if known else None,
+        forward_macs=forward,
+        backward_macs=backward,
+        dense_backward_macs=dense,
+        skipped=float(np.mean([r["skipped"] / r["samples"] for r in group])),
+        clipped=mean("clipped") or 0.0,
+        refused=sum(r["refused"] for r in group),
+        ram_bytes=first["ram_bytes"],
+        rate=first["rate"],
+    )
+
+
+def untouched_effort(points: Sequence[Point]) -> float | None:
+    """Total effort of only looking: the forward passes."""
+    dense = next((p for p in points if p.selector == "dense" and p.dense_backward_macs), None)
+    if dense is None or dense.dense_backward_macs is None:
+        return None
+    return dense.forward_macs / (dense.forward_macs + dense.dense_backward_macs)
+
+
+def at_effort(ladder: Sequence[tuple[float, float]], effort: float) -> float:
+    """Accuracy of a ladder of (total effort, accuracy) at an effort: straight lines between."""
+    ordered = sorted(ladder)
+    return float(np.interp(effort, [e for e, _ in ordered], [a for _, a in ordered]))
+
+
+def front(ladder: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The best that a ladder reaches up to each of its efforts."""
+    made: list[tuple[float, float]] = []
+    for effort, accuracy in sorted(ladder):
+        made.append((effort, max(accuracy, made[-1][1] if made else accuracy)))
+    return made
+
+
+def versus(point: Point, baseline: Sequence[Point], before: float, floor: float) -> dict[str, Any]:
+    """A setting against a ladder at its own total effort, seed by seed.
+
+    The ladder begins with not training at all, and ends with dense training where it is of it.
+    """
+    gains = []
+    for place, accuracy in enumerate(point.accuracies):
+        ladder = [(floor, before)]
+        for p in baseline:
+            if p.total_effort is not None and place < len(p.accuracies):
+                ladder.append((p.total_effort, p.accuracies[place]))
+        gains.append(accuracy - at_effort(ladder, point.total_effort or 0.0))
+    mean = float(np.mean(gains))
+    deviation = float(np.std(gains, ddof=1)) if len(gains) > 1 else 0.0
+    return {
+        "beats": mean > 0.0,
+        "gain": mean,
+        "gain_sd": deviation,
+        "clear": abs(mean) > 2.0 * deviation / max(len(gains), 1) ** 0.5 if deviation else False,
+    }
+
+
+def summarise(
+    results: Iterable[Result],
+    facts: Mapping[str, Mapping[str, Any]],
+    *,
+    skipped: Mapping[str, str],
+    refusals: Mapping[str, str],
+    seeds: Sequence[int],
+    quick: bool,
+) -> dict[str, Any]:
+    """The whole study as one JSON object."""
+    every = list(results)
+    datasets, scratch = {}, {}
+    for name in TASKS:
+        if f"{SHIFT}/{name}" in facts:
+            made = _dataset(name, points_of(every, SHIFT, name), facts[f"{SHIFT}/{name}"])
+            if made is not None:
+                datasets[name] = made
+    for name in STARTS:
+        if f"{SCRATCH}/{name}" in facts:
+            points = points_of(every, SCRATCH, name)
+            if points:
+                scratch[name] = _scratch(name, points, facts[f"{SCRATCH}/{name}"])
+    return {
+        "study": "tinyprop",
+        "quick": quick,
+        "seeds": len(seeds),
+        "seed_list": list(seeds),
+        "datasets": datasets,
+        "scratch": scratch,
+        "ranking": _ranking(datasets),
+        "summary": _verdict(datasets, scratch),
+        "skipped": dict(skipped),
+        "refused": dict(refusals),
+    }
+
+
+def _dataset(
+    name: str, points: Sequence[Point], facts: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    if not points:
+        return None
+    task, choice = TASKS[name], settings.chosen(name, SHIFT)
+    dense = next((p for p in points if p.selector == "dense"), None)
+    floor = untouched_effort(points)
+    made: dict[str, Any] = {
+        "title": task.title,
+        "shift": task.shift,
+        "network": task.network,
+        "trained": task.trained,
+        "seeds": max(len(p.seeds) for p in points),
+        "stream_samples": task.samples,
+        "rate": choice.rate,
+        "accuracy_before": facts["before"],
+        "forward_effort": floor,
+        **{k: v for k, v in facts.items() if k != "before"},
+        "instructions": None,
+    }
+    for selector in settings.SELECTORS:
+        mine = [p for p in points if p.selector == selector]
+        if not mine:
+            continue
+        main = _main(mine, selector, choice)
+        made |= _figures(selector, main, dense)
+    made["ladders"] = {
+        selector: [_row(p) for p in sorted(mine, key=lambda p: p.total_effort or 0.0)]
+        for selector in settings.SELECTORS
+        if (mine := [p for p in points if p.selector == selector])
+    }
+    if floor is not None:
+        made["versus"] = _comparisons(points, choice, facts["before"], floor)
+        made["at_budget"] = _at_budgets(points, facts["before"], floor)
+    return made
+
+
+def _main(ladder: Sequence[Point], selector: str, choice: settings.Choice) -> Point:
+    """The point that stands for a selector; the first where that one was not run."""
+    wanted = settings.main_rung(selector, choice).name
+    return next((p for p in ladder if p.rung == wanted), ladder[0])
+
+
+def _figures(selector: str, main: Point, dense: Point | None) -> dict[str, Any]:
+    return {
+        f"{selector}_accuracy": main.accuracy,
+        f"{selector}_accuracy_sd": main.deviation,
+        f"{selector}_accuracy_loss": None if dense is None else dense.accuracy - main.accuracy,
+        f"{selector}_backward_effort": main.backward_effort,
+        f"{selector}_total_effort": main.total_effort,
+        f"{selector}_forward_macs": main.forward_macs,
+        f"{selector}_backward_macs": main.backward_macs,
+        f"{selector}_total_macs": main.forward_macs + (main.backward_macs or 0.0),
+        f"{selector}_skipped": main.skipped,
+        f"{selector}_ram_bytes": main.ram_bytes,
+        f"{selector}_setting": main.rung,
+        f"{selector}_instructions": None,
+    }
+
+
+def _row(p: Point) -> dict[str, Any]:
+    return {
+        "setting": p.rung,
+        "numeric": p.numeric,
+        "accuracy": p.accuracy,
+        "accuracy_sd": p.deviation,
+        "accuracies": list(p.accuracies),
+        "online_accuracy": p.online,
+        "backward_effort": p.backward_effort,
+        "total_effort": p.total_effort,
+        "forward_macs": p.forward_macs,
+        "backward_macs": p.backward_macs,
+        "skipped": p.skipped,
+        "clipped": p.clipped,
+        "refused": p.refused,
+        "ram_bytes": p.ram_bytes,
+        "rate": p.rate,
+    }
+
+
+def _comparisons(
+    points: Sequence[Point], choice: settings.Choice, before: float, floor: float
+) -> dict[str, Any]:
+    """Every selector's own setting against the two strong baselines."""
+    dense = [p for p in points if p.selector == "dense"]
+    made: dict[str, Any] = {}
+    for selector in settings.SELECTORS:
+        ladder = [p for p in points if p.selector == selector]
+        if not ladder or selector == "dense":
+            continue
+        mine = _main(ladder, selector, choice)
+        if mine.total_effort is None:
+            continue
+        made[selector] = {
+            baseline: versus(mine, [*others, *dense], before, floor)
+            for baseline in BASELINES
+            if selector != baseline and (others := [p for p in points if p.selector == baseline])
+        }
+    return made
+
+
+def _at_budgets(points: Sequence[Point], before: float, floor: float) -> dict[str, Any]:
+    """Accuracy of each selector's front at total efforts that all of them can be held to."""
+    made = {}
+    for selector in settings.SELECTORS:
+        ladder = [
+            (p.total_effort, p.accuracy)
+            for p in points
+            if p.selector == selector and p.total_effort is not None
+        ]
+        if ladder and selector != "dense":
+            best = front([(floor, before), *ladder])
+            made[selector] = {
+                f"{b:g}": at_effort(best, floor + b * (1.0 - floor)) for b in BUDGETS
+            }
+    return made
+
+
+def _ranking(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over data sets of the accuracy at each budget; the best selector first."""
+    rows = []
+    for selector in settings.SELECTORS:
+        sets = [
+            d["at_budget"][selector]
+            for d in datasets.values()
+            if selector in d.get("at_budget", {})
+        ]
+        if sets and len(sets) == len(datasets):
+            means = {f"{b:g}": float(np.mean([s[f"{b:g}"] for s in sets])) for b in BUDGETS}
+            rows.append(
+                {
+                    "selector": selector,
+                    "at_budget": means,
+                    "mean": float(np.mean(list(means.values()))),
+                }
+            )
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _scratch(name: str, points: Sequence[Point], facts: Mapping[str, Any]) -> dict[str, Any]:
+    start = STARTS[name]
+    made: dict[str, Any] = {
+        "title": start.title,
+        "network": start.network,
+        "seeds": max(len(p.seeds) for p in points),
+        "stream_samples": start.samples,
+        "accuracy_before": facts["before"],
+        **{k: v for k, v in facts.items() if k != "before"},
+        "methods": {_method(p): _row(p) for p in points},
+    }
+    float32 = next((p for p in points if p.selector == settings.FP32), None)
+    for p in points:
+        if p.selector == "dense":
+            made[f"{p.numeric}_accuracy"] = p.accuracy
+            if float32 is not None:
+                made[f"{p.numeric}_points_lost"] = 100.0 * (float32.accuracy - p.accuracy)
+    if float32 is not None:
+        made["fp32_accuracy"] = float32.accuracy
+    return made
+
+
+def _method(p: Point) -> str:
+    return p.selector if p.selector == settings.FP32 else f"{p.selector}/{p.numeric}"
+
+
+def _verdict(
+    datasets: Mapping[str, Mapping[str, Any]], scratch: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the study has to show, as numbers."""
+    within = [
+        name
+        for name, d in datasets.items()
+        if d.get("tinypropv2_backward_effort") is not None
+        and d["tinypropv2_backward_effort"] <= PAPERS_EFFORT
+        and d.get("tinypropv2_accuracy_loss") is not None
+        and d["tinypropv2_accuracy_loss"] <= POINT
+    ]
+    lost = {
+        numeric: float(np.mean([s[f"{numeric}_points_lost"] for s in scratch.values()]))
+        for numeric in settings.NUMERIC
+        if scratch and all(f"{numeric}_points_lost" in s for s in scratch.values())
+    }
+    ranking = _ranking(datasets)
+    return {
+        "tinypropv2_within_a_point": within,
+        "tinypropv2_beats": {
+            baseline: [
+                name
+                for name, d in datasets.items()
+                if d.get("versus", {}).get("tinypropv2", {}).get(baseline, {}).get("beats")
+            ]
+            for baseline in BASELINES
+        },
+        "best": ranking[0]["selector"] if ranking else None,
+        "scratch_points_lost": lost,
+    }
