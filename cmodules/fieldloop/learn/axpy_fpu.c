@@ -11,8 +11,8 @@
     "sxtab16 %[t0], %[zeros], %[" word "]\n\t"                        \
     "sxtab16 %[t1], %[zeros], %[" word "], ror #8\n\t"                \
     "vmov s" a ", s" b ", %[t0], %[t1]\n\t"                           \
-    "asrs %[t0], %[t0], #16\n\t"                                      \
-    "asrs %[t1], %[t1], #16\n\t"                                      \
+    "asr %[t0], %[t0], #16\n\t"                                      \
+    "asr %[t1], %[t1], #16\n\t"                                      \
     "vmov s" c ", s" d ", %[t0], %[t1]\n\t"                           \
     "vcvt.f32.s16 s" a ", s" a ", #0\n\t"                             \
     "vcvt.f32.s16 s" b ", s" b ", #0\n\t"                             \
@@ -61,7 +61,7 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
             "vstmia %[out]!, {s8-s15}\n\t"
             "subs %[left], #1\n\t"
             "bne 1b"
-            : [out] "+r"(out), [in] "+r"(in), [left] "+l"(left), [t0] "=&l"(t0), [t1] "=&l"(t1), [word0] "=&r"(word0),
+            : [out] "+r"(out), [in] "+r"(in), [left] "+r"(left), [t0] "=&r"(t0), [t1] "=&r"(t1), [word0] "=&r"(word0),
               [word1] "=&r"(word1)
             : [s] "t"(s), [zeros] "r"(zeros)
             : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13",
@@ -81,7 +81,7 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
             "vadd.f32 s10, s10, s2\n\t"
             "vadd.f32 s11, s11, s3\n\t"
             "vstmia %[out]!, {s8-s11}"
-            : [out] "+r"(out), [in] "+r"(in), [t0] "=&l"(t0), [t1] "=&l"(t1), [word0] "=&r"(word0)
+            : [out] "+r"(out), [in] "+r"(in), [t0] "=&r"(t0), [t1] "=&r"(t1), [word0] "=&r"(word0)
             : [s] "t"(s), [zeros] "r"(zeros)
             : "cc", "memory", "s0", "s1", "s2", "s3", "s8", "s9", "s10", "s11");
     }
@@ -100,7 +100,7 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
                 "vadd.f32 s8, s8, s0\n\t"
                 "vadd.f32 s9, s9, s1\n\t"
                 "vstmia %[out]!, {s8-s9}"
-                : [out] "+r"(out), [in] "+r"(in), [t0] "=&l"(t0), [t1] "=&l"(t1)
+                : [out] "+r"(out), [in] "+r"(in), [t0] "=&r"(t0), [t1] "=&r"(t1)
                 : [s] "t"(s), [zeros] "r"(zeros)
                 : "memory", "s0", "s1", "s8", "s9");
         }
@@ -141,8 +141,8 @@ void fl_axpy_four(const fl_block_t *block, float *out, const int8_t *const in[4]
                 "vstmia %[to]!, {s8-s11}\n\t"
                 "subs %[left], #1\n\t"
                 "bne 1b"
-                : [to] "+r"(to), [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [left] "+l"(left),
-                  [t0] "=&l"(t0), [t1] "=&l"(t1), [word] "=&r"(word)
+                : [to] "+r"(to), [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [left] "+r"(left),
+                  [t0] "=&r"(t0), [t1] "=&r"(t1), [word] "=&r"(word)
                 : [s0] "t"(s0), [s1] "t"(s1), [s2] "t"(s2), [s3] "t"(s3), [zeros] "r"(zeros)
                 : "cc", "memory", "s0", "s1", "s2", "s3", "s8", "s9", "s10", "s11");
         }
@@ -199,7 +199,7 @@ void fl_axpy_to_four(float *const out[4], const int8_t *in, const float s[4], ui
             "subs %[left], #1\n\t"
             "bne 1b"
             : [out0] "+r"(out0), [out1] "+r"(out1), [out2] "+r"(out2), [out3] "+r"(out3), [in] "+r"(in),
-              [left] "+l"(left), [t0] "=&r"(t0), [t1] "=&r"(t1)
+              [left] "+r"(left), [t0] "=&r"(t0), [t1] "=&r"(t1)
             : [s0] "t"(s0), [s1] "t"(s1), [s2] "t"(s2), [s3] "t"(s3)
             : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13",
               "s14", "s15", "s16", "s17", "s18", "s19", "s20", "s21", "s22", "s23");
@@ -245,7 +245,7 @@ void fl_axpy_taps_of_8(const fl_taps_of_8_t *block, float *out, const float *w, 
             "add %[to], %[step]\n\t"
             "subs %[left], #1\n\t"
             "bne 1b"
-            : [to] "+r"(to), [from] "+r"(from), [left] "+l"(left)
+            : [to] "+r"(to), [from] "+r"(from), [left] "+r"(left)
             : [s] "t"(s), [step] "r"(step)
             : "cc", "memory", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13",
               "s14", "s15");

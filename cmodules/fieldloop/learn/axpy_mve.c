@@ -58,22 +58,34 @@ void fl_axpy(const fl_block_t *block, float *out, const int8_t *in, float s) {
     }
 }
 
-// The four factors to vectors of their own.
-#define FACTORS                                 \
-    "ldr lr, [%[s]]\n\t"                        \
+// What four factors need, by one register.
+typedef struct {
+    float s[4];
+    int32_t zero;
+    uint32_t n;
+} four_t;
+
+// The factors to q4-q7, the zero point to q3, and a loop over n.
+#define BEGIN                                   \
+    "ldr lr, [%[k]]\n\t"                        \
     "vdup.32 q4, lr\n\t"                        \
-    "ldr lr, [%[s], #4]\n\t"                    \
+    "ldr lr, [%[k], #4]\n\t"                    \
     "vdup.32 q5, lr\n\t"                        \
-    "ldr lr, [%[s], #8]\n\t"                    \
+    "ldr lr, [%[k], #8]\n\t"                    \
     "vdup.32 q6, lr\n\t"                        \
-    "ldr lr, [%[s], #12]\n\t"                   \
-    "vdup.32 q7, lr\n\t"
+    "ldr lr, [%[k], #12]\n\t"                   \
+    "vdup.32 q7, lr\n\t"                        \
+    "ldr lr, [%[k], #16]\n\t"                   \
+    "vdup.32 q3, lr\n\t"                        \
+    "ldr lr, [%[k], #20]\n\t"                   \
+    "dlstp.32 lr, lr\n\t"                       \
+    "1:\n\t"
 
 #define ROW(row, factor)                        \
     "vldrb.s32 q0, [%[" row "]], #4\n\t"        \
-    "vsub.i32 q0, q0, %[zero]\n\t"              \
+    "vsub.i32 q0, q0, q3\n\t"                   \
     "vcvt.f32.s32 q1, q0\n\t"                   \
-    "vmul.f32 q1, q1, " factor "\n\t"             \
+    "vmul.f32 q1, q1, " factor "\n\t"           \
     "vpt.i32 ne, q0, zr\n\t"                    \
     "vaddt.f32 q2, q2, q1\n\t"
 
@@ -82,23 +94,20 @@ void fl_axpy_four(const fl_block_t *block, float *out, const int8_t *const in[4]
         fl_axpy_four_plain(block, out, in, s);
         return;
     }
-    const int32_t zero = block->zero;
-    const int32_t n = block->n;
+    const four_t k = {{s[0], s[1], s[2], s[3]}, block->zero, (uint32_t)block->n};
     int32_t from = 0;
     for (int32_t rows = block->rows; rows > 0; rows--) {
         const int8_t *in0 = in[0] + from, *in1 = in[1] + from, *in2 = in[2] + from, *in3 = in[3] + from;
         float *to = out;
         __asm__ volatile(
-            FACTORS
-            "dlstp.32 lr, %[n]\n\t"
-            "1:\n\t"
+            BEGIN
             "vldrw.u32 q2, [%[to]]\n\t"
             ROW("in0", "q4") ROW("in1", "q5") ROW("in2", "q6") ROW("in3", "q7")
             "vstrw.32 q2, [%[to]], #16\n\t"
             "letp lr, 1b"
             : [to] "+r"(to), [in0] "+l"(in0), [in1] "+l"(in1), [in2] "+l"(in2), [in3] "+l"(in3)
-            : [n] "r"(n), [zero] "r"(zero), [s] "r"(s)
-            : "lr", "cc", "memory", "q0", "q1", "q2", "q4", "q5", "q6", "q7");
+            : [k] "r"(&k)
+            : "lr", "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7");
         out += block->out_step;
         from += block->in_step;
     }
@@ -116,17 +125,16 @@ void fl_axpy_to_four(float *const out[4], const int8_t *in, const float s[4], ui
         fl_axpy_to_four_plain(out, in, s, n);
         return;
     }
+    const four_t k = {{s[0], s[1], s[2], s[3]}, 0, n};
     float *out0 = out[0], *out1 = out[1], *out2 = out[2], *out3 = out[3];
     __asm__ volatile(
-        FACTORS
-        "dlstp.32 lr, %[n]\n\t"
-        "1:\n\t"
+        BEGIN
         "vldrb.s32 q0, [%[in]], #4\n\t"
         "vcvt.f32.s32 q1, q0\n\t"
         RUN("out0", "q4") RUN("out1", "q5") RUN("out2", "q6") RUN("out3", "q7")
         "letp lr, 1b"
         : [out0] "+r"(out0), [out1] "+r"(out1), [out2] "+r"(out2), [out3] "+r"(out3), [in] "+l"(in)
-        : [n] "r"(n), [s] "r"(s)
+        : [k] "r"(&k)
         : "lr", "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7");
 }
 

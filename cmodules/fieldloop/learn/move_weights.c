@@ -30,7 +30,7 @@ static uint32_t move_all_int8(const fl_step_rule_t *u, const fl_trained_t *t, ui
     uint32_t clipped = 0;
     for (uint32_t j = 0; j < n; j++, at += t->step, place += t->step * FL_GOLDEN) {
         float value = values[j];
-        if (value == 0.0f) {
+        if (fl_is_zero(value)) {
             continue;
         }
         float chance = scaled * value;
@@ -45,7 +45,7 @@ static uint32_t move_all_int8(const fl_step_rule_t *u, const fl_trained_t *t, ui
             chance = factor * value;
             steps = fl_round_up_or_down(fl_limited(__builtin_fabsf(chance), most, &cut), fl_mix(place));
         }
-        clipped += cut | fl_move_int8(t->w + at, chance < 0.0f ? -steps : steps);
+        clipped += cut | fl_move_int8(t->w + at, fl_is_negative(chance) ? -steps : steps);
     }
     return clipped;
 }
@@ -56,14 +56,14 @@ static uint32_t move_all_int16(const fl_step_rule_t *u, const fl_trained_t *t, u
     uint32_t place = u->key + at * FL_GOLDEN;
     uint32_t clipped = 0;
     for (uint32_t j = 0; j < n; j++, at += t->step, place += t->step * FL_GOLDEN) {
-        if (values[j] == 0.0f) {
+        if (fl_is_zero(values[j])) {
             continue;
         }
         float s = factor * values[j];
         uint32_t cut = 0;
         int32_t steps = fl_round_up_or_down(fl_limited(__builtin_fabsf(s), most, &cut) * 256.0f, fl_mix(place));
         if (steps != 0) {
-            clipped += cut | move_int16(t->w + at, t->low + at, s < 0.0f ? -steps : steps);
+            clipped += cut | move_int16(t->w + at, t->low + at, fl_is_negative(s) ? -steps : steps);
         }
     }
     return clipped;
@@ -74,13 +74,13 @@ static uint32_t move_all_master(const fl_step_rule_t *u, const fl_trained_t *t, 
     const float most = (float)u->max_step;
     uint32_t clipped = 0;
     for (uint32_t j = 0; j < n; j++, at += t->step) {
-        if (values[j] == 0.0f) {
+        if (fl_is_zero(values[j])) {
             continue;
         }
         float s = factor * values[j];
         uint32_t cut = 0;
         float m = fl_limited(__builtin_fabsf(s), most, &cut);
-        clipped += cut | move_master(t->w + at, t->master + at, s < 0.0f ? -m : m);
+        clipped += cut | move_master(t->w + at, t->master + at, fl_is_negative(s) ? -m : m);
     }
     return clipped;
 }

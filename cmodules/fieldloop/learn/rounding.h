@@ -35,6 +35,15 @@ static inline uint32_t fl_bits_of(float v) {
     return bits;
 }
 
+// By their bits: a comparison of f32 takes three instructions with an FPU and a call without one.
+static inline int fl_is_zero(float v) {
+    return (fl_bits_of(v) & 0x7fffffffu) == 0;
+}
+
+static inline int fl_is_negative(float v) {
+    return (int)(fl_bits_of(v) >> 31);
+}
+
 // Integer part of 0 <= v < 2^32. What soft float would do in a call, these few shifts do in place.
 static inline uint32_t fl_floor_u32(float v) {
 #if defined(__SOFTFP__)
@@ -53,9 +62,9 @@ static inline int32_t fl_round_up_or_down(float m, uint32_t bits) {
     return whole + (bits < fl_floor_u32(fraction * 4294967296.0f));
 }
 
-// What max_step leaves of a step's magnitude.
+// What max_step leaves of a step's magnitude; NaN counts as infinite.
 static inline float fl_limited(float m, float most, uint32_t *cut) {
-    if (m <= most) {
+    if (fl_bits_of(m) <= fl_bits_of(most)) {
         return m;
     }
     *cut = 1;
