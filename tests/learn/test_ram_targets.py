@@ -15,6 +15,7 @@ from fieldloop.ir.op import OpKind
 from fieldloop.plan.learning import USUAL, delta_words
 from fieldloop.plan.way import walk_back
 from fieldloop.runtime import Learner, LearnerConfig, Model
+from fieldloop.runtime.core import VARIANTS
 
 torch = pytest.importorskip("torch")
 
@@ -64,15 +65,18 @@ def compiled(name: str) -> Compiled:
     return compile_graph(graph, x, learn=TARGETS[name].layers)
 
 
+@pytest.mark.parametrize("kernels", VARIANTS)
 @pytest.mark.parametrize("name", TARGETS)
-def test_learning_fits(name: str) -> None:
-    target, model = TARGETS[name], Model(compiled(name).image)
+def test_learning_fits(name: str, kernels: str) -> None:
+    """With each build of the kernels, which have scratch of their own."""
+    target, model = TARGETS[name], Model(compiled(name).image, variant=kernels)
     learner = Learner(model, LearnerConfig())
     assert len(learner.layer_stats()) == target.layers
     plan, forward = learner.plan, model.plan_bytes("INFER")
     beside = plan.total - forward
-    print(f"\n{name}: {plan.total} bytes to learn, {beside} beside inference: {plan}")
+    print(f"\n{name}, {kernels}: {plan.total} bytes, {beside} beside inference: {plan}")
     assert (beside if target.beside else plan.total) <= target.limit
+    assert plan.lent == plan.scratch  # one arena for all but the state
 
     rng = np.random.default_rng(1)
     xs = rng.integers(-128, 128, (3, model.inputs[0].size)).astype(np.int8)

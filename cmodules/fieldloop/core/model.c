@@ -80,9 +80,28 @@ uint32_t fl_model_op_scratch(const fl_model_t *m, uint32_t op, fl_variant_t vari
     return m->tiles ? fl_tiles_scratch(m, m->tiles, op, variant) : fl_op_scratch(m, op, variant);
 }
 
-// Where the kernels' scratch begins: behind the activations.
-static uint32_t scratch_from(const fl_plan_t *plan) {
-    return (plan->arena_bytes + FL_IMAGE_ALIGN - 1) & ~(uint32_t)(FL_IMAGE_ALIGN - 1);
+static uint32_t kernels_scratch(const fl_model_t *m, const fl_tiles_t *tiles, fl_variant_t variant) {
+    if (tiles) {
+        return fl_tiles_scratch(m, tiles, FL_EVERY_OP, variant);
+    }
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < m->op_count; i++) {
+        const uint32_t need = fl_op_scratch(m, i, variant);
+        most = need > most ? need : most;
+    }
+    return most;
+}
+
+// Where the kernels' scratch begins: behind the activations. What a learner works in only after a run may lie there, too.
+static uint32_t scratch_from(const fl_model_t *m, const fl_plan_t *plan, const fl_tiles_t *tiles) {
+    const uint32_t *offsets = (const uint32_t *)(const void *)(plan + 1);
+    uint32_t end = tiles ? plan->arena_bytes : 0;
+    for (uint32_t t = 0; !tiles && t < m->tensor_count; t++) {
+        if (m->tensors[t].kind != FL_CONSTANT && offsets[t] + m->tensors[t].bytes > end) {
+            end = offsets[t] + m->tensors[t].bytes;
+        }
+    }
+    return (end + FL_IMAGE_ALIGN - 1) & ~(uint32_t)(FL_IMAGE_ALIGN - 1);
 }
 
 size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_variant_t variant) {
@@ -91,12 +110,9 @@ size_t fl_model_variant_arena_bytes(const fl_model_t *m, uint32_t plan_kind, fl_
         return 0;
     }
     const fl_tiles_t *tiles = fl_find_tiles(m->image, plan_kind);
-    uint32_t scratch = tiles ? fl_tiles_scratch(m, tiles, FL_EVERY_OP, variant) : 0;
-    for (uint32_t i = 0; !tiles && i < m->op_count; i++) {
-        const uint32_t need = fl_op_scratch(m, i, variant);
-        scratch = need > scratch ? need : scratch;
-    }
-    return scratch ? (size_t)scratch_from(plan) + scratch : plan->arena_bytes;
+    const uint32_t scratch = kernels_scratch(m, tiles, variant);
+    const size_t end = scratch ? (size_t)scratch_from(m, plan, tiles) + scratch : 0;
+    return end > plan->arena_bytes ? end : plan->arena_bytes;
 }
 
 size_t fl_model_arena_bytes(const fl_model_t *m, uint32_t plan_kind) {
@@ -119,7 +135,8 @@ int fl_model_bind(fl_model_t *m, uint32_t plan_kind, void *arena, size_t arena_b
     m->tiles = fl_find_tiles(m->image, plan_kind);
     m->arena = arena;
     m->arena_bytes = (uint32_t)need;
-    m->scratch = need > plan->arena_bytes ? m->arena + scratch_from(plan) : NULL;
+    const uint32_t scratch = kernels_scratch(m, m->tiles, fl_kernels_variant());
+    m->scratch = scratch ? m->arena + scratch_from(m, plan, m->tiles) : NULL;
     return FL_OK;
 }
 

@@ -124,13 +124,16 @@ def offers(graph: Graph, layers: Collection[str]) -> tuple[int, int, int]:
 
 def pays(alone: int, joint: int, needed: int) -> bool:
     """Does an arena of `joint` bytes, with scratch, cost no more than one of `alone` and a learner
-    that brings the `needed` bytes? The second comparison is that of kernels that have scratch of
-    their own behind the arena, at a multiple of 16.
+    that brings the `needed` bytes in a block of its own? A block begins at a multiple of 16.
+
+    Kernels that have scratch of their own put it behind the activations, where the learner's may
+    lie, so that the joint arena is no larger for them either.
     """
-    return joint <= alone + needed and _aligned(joint) <= _aligned(alone) + needed
+    return joint <= aligned(alone) + needed
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
+    """Where the scratch may begin, from `offset` on."""
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
 
 from fieldloop.ir.graph import Graph
 from fieldloop.plan.layout import lay_out, peak
-from fieldloop.plan.learning import backward_buffer, offers, pays
+from fieldloop.plan.learning import aligned, backward_buffer, offers, pays
 from fieldloop.plan.lifetimes import buffers
-from fieldloop.plan.types import Plan, PlanKind
+from fieldloop.plan.types import Buffer, Plan, PlanKind
 from fieldloop.plan.way import saved_tensors
 
 
@@ -25,14 +25,28 @@ def plan_graph(
     `learner_scratch`: bytes beside them that are free once the forward pass is over.
     """
     items = buffers(graph, keep=keep)
-    if learner_scratch:
-        items = (*items, backward_buffer(graph, learner_scratch))
     offsets = lay_out(items)
+    highest, scratch = peak(items, offsets), (0, 0)
+    if learner_scratch:
+        joint = (*items, backward_buffer(graph, learner_scratch))
+        together = lay_out(joint)
+        begin, end = _behind(items, offsets, joint[-1])
+        # as high as it may lie: kernels have their own scratch there while the model runs
+        if max(highest, end) > aligned(peak(joint, together)):
+            offsets, begin = together[:-1], together[-1]
+            highest, end = peak(joint, together), 0
+        highest, scratch = max(highest, end), (begin, learner_scratch)
     by_name = {
         name: offset for item, offset in zip(items, offsets, strict=True) for name in item.tensors
     }
-    scratch = (offsets[-1], learner_scratch) if learner_scratch else (0, 0)
-    return Plan(kind, peak(items, offsets), MappingProxyType(by_name), learner_scratch=scratch)
+    return Plan(kind, highest, MappingProxyType(by_name), learner_scratch=scratch)
+
+
+def _behind(items: Sequence[Buffer], offsets: Sequence[int], last: Buffer) -> tuple[int, int]:
+    """Begin and end of `last` behind everything that it meets."""
+    ends = (o + item.bytes for item, o in zip(items, offsets, strict=True) if item.meets(last))
+    begin = aligned(max(ends, default=0))
+    return begin, begin + last.bytes
 
 
 def plan_learning(
@@ -52,11 +66,11 @@ def plan_learning(
         return plan_graph(graph, PlanKind.LEARN, keep=kept, learner_scratch=scratch)
 
     make = make or untiled
-    needed, usual, worst = offers(graph, layers)
+    _, usual, worst = offers(graph, layers)
     alone, always = make(keep, 0), make(keep, worst)
     if always.arena_bytes <= alone.arena_bytes:
         return always
     usually = make(keep, usual)
     if always.arena_bytes <= usually.arena_bytes:
         usually = always
-    return usually if pays(alone.arena_bytes, usually.arena_bytes, needed) else alone
+    return usually if pays(alone.arena_bytes, usually.arena_bytes, usual) else alone
