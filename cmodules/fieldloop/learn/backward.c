@@ -38,10 +38,9 @@ static float loss_rate(const fl_learner_t *l, float error) {
 uint32_t fl_learner_backward(fl_learner_t *l, float error) {
     static const fl_kept_t everything = {NULL, 0, 0};
     fl_learner_stats_t *stats = &fl_state(l)->stats;
-    uint32_t granted[FL_MAX_TRAINABLE];
     float rate = loss_rate(l, error);
     uint32_t kept_of_all = 0;
-    fl_learner_grant(l, error, granted);
+    fl_learner_grant(l, error);
     if (fl_is_q(l)) {
         fl_q_from_f32(fl_words(l, 0), l->classes);
         l->delta[0].exponent = -15;
@@ -58,7 +57,7 @@ uint32_t fl_learner_backward(fl_learner_t *l, float error) {
         uint32_t updates = 0;
         fl_kept_t kept = everything;
         if (step->layer != FL_NONE) {
-            kept = fl_learner_choose(l, step, error, rate, granted[step->layer], l1, &updates);
+            kept = fl_learner_choose(l, step, error, rate, l1, &updates);
             kept_of_all += updates;
             l->layer_stats[step->layer].entries += all;
             l->layer_stats[step->layer].kept += updates;

@@ -34,7 +34,8 @@ void fl_batch_clear(fl_learner_t *l) {
 
 static void step_layer(fl_learner_t *l, fl_layer_t *layer, float samples) {
     uint64_t clipped;
-    fl_step_rule_t rule = fl_learner_begin_update(l, layer, &clipped);
+    fl_step_rule_t rule;
+    fl_learner_begin_update(l, layer, &clipped, &rule);
     fl_trained_t trained = fl_learner_trained(l, layer);
     for (uint32_t row = 0; row < layer->rows; row++) {
         if (layer->slot_of[row] == FL_NO_SLOT) {

@@ -59,10 +59,11 @@ static float output_rate(const fl_learner_t *l, float error) {
     return l->y_max[0] > 0.0f ? error / l->y_max[0] : 0.0f;  // the decision has raised the maximum already
 }
 
-void fl_learner_grant(const fl_learner_t *l, float error, uint32_t *granted) {
+void fl_learner_grant(fl_learner_t *l, float error) {
     const fl_learner_config_t *c = &l->config;
     uint64_t cost[FL_MAX_TRAINABLE];
     uint32_t n[FL_MAX_TRAINABLE];
+    uint32_t granted[FL_MAX_TRAINABLE];
     if (c->selector != FL_SELECT_BUDGET) {
         return;
     }
@@ -73,7 +74,7 @@ void fl_learner_grant(const fl_learner_t *l, float error, uint32_t *granted) {
     }
     fl_allot(cost, n, l->layer_count, c->s_min, c->s_max, output_rate(l, error), granted);
     for (uint32_t i = 0; i < l->layer_count; i++) {
-        granted[i] = not_below_floor(c, granted[i], n[i]);
+        l->layers[i].granted = not_below_floor(c, granted[i], n[i]);
     }
 }
 
@@ -150,7 +151,7 @@ static fl_kept_t best_entries(const fl_learner_t *l, const fl_hop_t *step, uint3
     return (fl_kept_t){list, k, 0};
 }
 
-fl_kept_t fl_learner_choose(fl_learner_t *l, const fl_hop_t *step, float error, float rate, uint32_t granted, uint32_t l1,
+fl_kept_t fl_learner_choose(fl_learner_t *l, const fl_hop_t *step, float error, float rate, uint32_t l1,
                             uint32_t *entries) {
     const fl_learner_config_t *c = &l->config;
     const fl_layer_t *layer = &l->layers[step->layer];
@@ -163,7 +164,7 @@ fl_kept_t fl_learner_choose(fl_learner_t *l, const fl_hop_t *step, float error, 
     case FL_SELECT_MASK:
         return masked(l, layer, entries);
     case FL_SELECT_BUDGET:
-        k = granted;
+        k = layer->granted;
         break;
     case FL_SELECT_TINYPROP:
     case FL_SELECT_TINYPROPV2:

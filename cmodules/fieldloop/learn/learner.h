@@ -103,15 +103,15 @@ typedef struct {
 
 // choose.c: the most entries (channels) that layer `i` keeps of n, at alpha = 1.
 uint32_t fl_learner_keep_max(const fl_learner_config_t *c, const fl_layer_t *layer, uint32_t n);
-// choose.c: shares the budget out, where the selector has one: entries (channels) granted to each layer.
-void fl_learner_grant(const fl_learner_t *l, float error, uint32_t *granted /* [layer_count] */);
+// choose.c: shares the budget out, where the selector has one: what is granted to each layer.
+void fl_learner_grant(fl_learner_t *l, float error);
 // choose.c: what of a layer is updated. May set what is not kept to zero. `l1`: of a delta of 16 bits. *entries: how many.
-fl_kept_t fl_learner_choose(fl_learner_t *l, const fl_hop_t *step, float error, float rate, uint32_t granted, uint32_t l1,
+fl_kept_t fl_learner_choose(fl_learner_t *l, const fl_hop_t *step, float error, float rate, uint32_t l1,
                             uint32_t *entries);
 // update_layer.c: moves the weights and biases of a layer, or gathers their gradients.
 void fl_learner_update(fl_learner_t *l, const fl_hop_t *step, const fl_kept_t *kept, uint32_t l1);
 // update_layer.c: how a layer steps its rows in this update, which begins; clipped weights are counted in *clipped.
-fl_step_rule_t fl_learner_begin_update(fl_learner_t *l, const fl_layer_t *layer, uint64_t *clipped);
+void fl_learner_begin_update(fl_learner_t *l, const fl_layer_t *layer, uint64_t *clipped, fl_step_rule_t *rule);
 void fl_learner_end_update(fl_learner_t *l, const fl_layer_t *layer, const fl_step_rule_t *rule);
 fl_trained_t fl_learner_trained(const fl_learner_t *l, const fl_layer_t *layer);
 // update_layer.c: nothing where the layer has no bias.

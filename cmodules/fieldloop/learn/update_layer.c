@@ -4,7 +4,7 @@
 #include "fieldloop/fl_backward_q.h"
 #include "spots.h"
 
-fl_step_rule_t fl_learner_begin_update(fl_learner_t *l, const fl_layer_t *layer, uint64_t *clipped) {
+void fl_learner_begin_update(fl_learner_t *l, const fl_layer_t *layer, uint64_t *clipped, fl_step_rule_t *rule) {
     const fl_learner_config_t *c = &l->config;
     const fl_state_header_t *state = fl_state(l);
     fl_layer_stats_t *stats = &l->layer_stats[layer->distance];
@@ -13,7 +13,7 @@ fl_step_rule_t fl_learner_begin_update(fl_learner_t *l, const fl_layer_t *layer,
         stats->decay2 = stats->decay2 * c->beta2;
     }
     *clipped = 0;
-    return (fl_step_rule_t){
+    *rule = (fl_step_rule_t){
         .optimizer = layer->optimizer,
         .lr = layer->lr,
         .x_scale = layer->x_scale,
@@ -226,7 +226,7 @@ void fl_learner_update(fl_learner_t *l, const fl_hop_t *step, const fl_kept_t *k
         .exponent = l->delta[step->delta].exponent,
     };
     if (!u.gathers) {
-        u.rule = fl_learner_begin_update(l, layer, &clipped);
+        fl_learner_begin_update(l, layer, &clipped, &u.rule);
     }
     if (op->opcode == FL_OP_FULLY_CONNECTED) {
         update_rows(&u, step, kept);

@@ -147,6 +147,7 @@ typedef struct {
     uint32_t keep_max;        // most entries (channels) it ever keeps (alpha = 1)
     uint32_t optimizer;       // fl_optimizer_t
     uint32_t propagates;      // 1: something below it is trained
+    uint32_t granted;         // FL_SELECT_BUDGET: entries (channels) of the sample that is being trained
     uint64_t entry_macs;      // of one entry, once
     float lr;                 // raw learning rate
     float x_scale;            // of its input
