@@ -7,7 +7,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import c, core, update
+from kernels import core
 
 _, lib = core()
 DRAWS = 100_000
@@ -98,28 +98,3 @@ def test_the_reference_draws_the_same_bits() -> None:
         indices = np.array([0, 1, 65535, 2**32 - 1])
         expected = [lib.fl_random(key, int(i)) for i in indices]
         assert reference.random_bits(key, indices).tolist() == expected
-
-
-@pytest.mark.parametrize("gradient", [1e30, -1e30, float("inf")])
-def test_weights_and_biases_stop_at_their_clamps(gradient: float) -> None:
-    u, keep = update(1.0, 1.0, 0, np.ones(1, np.float32))
-    w = np.array([5, -5, 127], np.int8)
-    g = np.full(3, gradient, np.float32)
-    lib.fl_update_row(u, 0, c(g, "float *"), 3, 1, 0, c(w, "int8_t *"))
-    assert w.tolist() == [-127 if gradient > 0 else 127] * 3
-    b = np.array([7], np.int32)
-    for _ in range(3):
-        lib.fl_update_bias(
-            u, c(g, "float *"), c(None, "uint16_t *"), 0, 1, 1, 0, c(b, "int32_t *")
-        )
-    assert b.tolist() == [-(2**30) if gradient > 0 else 2**30]
-    del keep
-
-
-def test_a_zero_gradient_moves_nothing() -> None:
-    u, keep = update(1.0, 1.0, 0, np.ones(1, np.float32))
-    w = np.array([-128, 0, 127], np.int8)
-    g = np.array([0.0, -0.0, 0.0], np.float32)
-    lib.fl_update_row(u, 0, c(g, "float *"), 3, 1, 0, c(w, "int8_t *"))
-    assert w.tolist() == [-128, 0, 127]
-    del keep

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernels import Array, Conv, all_spots, rows_input, spots_input, spots_row
+from kernels import Array, Conv, all_spots, c, core, rows_input, spots_input, spots_row
 
+_, lib = core()
 KINDS = ["conv2d", "depthwise_conv2d"]
 
 
@@ -195,3 +196,40 @@ def test_a_row_of_zero_is_not_read() -> None:
     out = np.zeros(4, np.float32)
     rows_input(np.array([1.0, 0.0, 2.0], np.float32), None, w, w_scale, out)
     assert out.tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_spots_are_all_spots_with_the_others_zero(kind: str, seed: int) -> None:
+    # the added zeros change no bit: x + 0 = x
+    rng = np.random.default_rng(500 + seed)
+    conv = conv_of(rng, kind, seed)
+    w = random_weights(rng, kind, conv)
+    x = rng.integers(-128, 128, conv.in_shape).astype(np.int8)
+    places, deltas = random_spots(rng, conv, conv.positions)
+    kept = rng.random(deltas.size) < 0.4
+    zeroed = np.where(kept, deltas, np.float32(0))
+    channels = conv.in_shape[2] if kind == "conv2d" else 1
+    results = []
+    for at, values in ((places[kept], deltas[kept]), (places, zeroed)):
+        delta_in = np.zeros(conv.in_shape, np.float32)
+        row = np.zeros((*conv.kernel, channels), np.float32)
+        spots_input(kind, conv, at, values, 0, w, 0.01, delta_in)
+        spots_row(kind, conv, at, values, 0, x, 3, row)
+        results.append((delta_in.tobytes(), row.tobytes()))
+    assert results[0] == results[1]
+
+
+def test_scales_may_be_one_for_all_rows() -> None:
+    w = np.array([[1, 2], [3, 4]], np.int8)
+    for w_scale in ([0.5], [0.5, 0.5]):
+        out = np.zeros(2, np.float32)
+        rows_input(np.array([1.0, 2.0], np.float32), None, w, np.array(w_scale, np.float32), out)
+        assert out.tolist() == [3.5, 5.0]
+
+
+def test_the_activation_passes_strictly_inside_its_range() -> None:
+    q = np.array([-128, -20, -19, 0, 99, 100, 127], np.int8)
+    delta = np.ones(7, np.float32)
+    lib.fl_backward_activation(c(q, "int8_t *"), 7, -20, 100, c(delta, "float *"))
+    assert delta.tolist() == [0, 0, 1, 1, 1, 0, 0]

@@ -4,9 +4,8 @@
 // index (y * out_w + x) * out_c + c. `x` is the saved int8 input, real value x_scale * (x - x_zero). Weights have
 // real value scale[row] * w. Gradient rows are in units of delta * (x - x_zero), without x_scale.
 //
-// Sparsity. `kept` holds the indices of the entries that take part, ascending; the others count as zero. `kept` = NULL
-// means all of them, and `count` is then the number of entries. Sums run over kept entries in ascending order, always:
-// the order of float additions is part of the contract.
+// Sparsity. What takes part comes as a list, of spots or of rows; the rest counts as zero and is not looked at. Sums run in the
+// order of the list, always: the order of float additions is part of the contract.
 //
 // Nothing here allocates, fails or writes outside its outputs; the learner proves shapes and ranges beforehand.
 #ifndef FIELDLOOP_FL_BACKWARD_H
@@ -84,16 +83,6 @@ typedef struct {
     const float *scale;
     uint32_t stride;  // scale of row i: scale[i * stride]; 0 = one for all
 } fl_row_scales_t;
-
-// Plain SGD in the weights' own quantisation: w -= lr * x_scale / scale[row] * gradient, rounded stochastically, clamped to
-// +-127; b -= lr / (x_scale * scale[row]) * sum of delta, clamped to +-2^30.
-typedef struct {
-    float lr;
-    float x_scale;
-    int32_t x_zero;
-    fl_row_scales_t w_scale;
-    uint32_t key;  // of fl_random; index = place in w, and then places of b
-} fl_update_t;
 
 // ---- spots: outputs of one channel, each with its delta; what the kernels of maps work on ----
 
@@ -175,19 +164,7 @@ void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t ind
 // Square root of v >= 0, correctly rounded (IEEE 754), without libm.
 float fl_square_root(float v);
 
-// ---- gradient with respect to the input: delta_in is overwritten ----
-
-void fl_backward_fully_connected_input(const float *delta /* [rows] */, const uint16_t *kept, uint32_t count,
-                                       const int8_t *w /* [rows, cols] */, const fl_row_scales_t *w_scale, uint32_t cols,
-                                       float *delta_in /* [cols] */);
-
-void fl_backward_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta, const uint16_t *kept,
-                              uint32_t count, const int8_t *w /* OHWI */, const fl_row_scales_t *w_scale,
-                              float *delta_in /* [in_h, in_w, in_c] */);
-
-void fl_backward_depthwise_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
-                                        const uint16_t *kept, uint32_t count, const int8_t *w /* [kh, kw, out_c] */,
-                                        const fl_row_scales_t *w_scale, float *delta_in /* [in_h, in_w, in_c] */);
+// ---- pools and folded activations; delta_in is overwritten ----
 
 // Each output's delta goes to the first largest input of its window.
 void fl_backward_max_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x, const float *delta,
@@ -199,38 +176,5 @@ void fl_backward_avg_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, con
 // The folded activation: delta[i] stays iff act_min < q[i] < act_max, q the operator's saved int8 output.
 void fl_backward_activation(const int8_t *q /* [n] */, uint32_t n, int32_t act_min, int32_t act_max,
                             float *delta /* [n] */);
-
-// ---- gradient with respect to one row of weights: row is overwritten ----
-// `grouped`: entries of output channel c only, as fl_group_by_channel leaves them (NULL: all positions of it).
-
-void fl_backward_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
-                            const uint16_t *grouped, uint32_t count, uint32_t c, const int8_t *x, int32_t x_zero,
-                            float *row /* [kh, kw, in_c] */);
-
-void fl_backward_depthwise_conv2d_row(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
-                                      const uint16_t *grouped, uint32_t count, uint32_t c, const int8_t *x,
-                                      int32_t x_zero, float *row /* [kh, kw] */);
-
-// ---- updates: only rows with a kept entry are touched ----
-
-void fl_update_fully_connected(const fl_update_t *u, const float *delta, const uint16_t *kept, uint32_t count,
-                               const int8_t *x /* [cols] */, uint32_t cols, int8_t *w /* [rows, cols] */);
-
-void fl_update_conv2d(const fl_update_t *u, const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta,
-                      const uint16_t *grouped, uint32_t count, const int8_t *x, float *row /* scratch [kh, kw, in_c] */,
-                      int8_t *w /* OHWI */);
-
-void fl_update_depthwise_conv2d(const fl_update_t *u, const fl_conv_params_t *p, const fl_map_dims_t *d,
-                                const float *delta, const uint16_t *grouped, uint32_t count, const int8_t *x,
-                                float *row /* scratch [kh, kw] */, int8_t *w /* [kh, kw, out_c] */);
-
-// Row `row` of int8 weights: element j at w[j * stride], gradient[j], j < n; its random index is first + j * stride.
-void fl_update_row(const fl_update_t *u, uint32_t row, const float *gradient, uint32_t n, uint32_t stride, uint32_t first,
-                   int8_t *w);
-
-// Biases of a layer of `rows` channels and `positions` positions: kept entries only, or, grouped = NULL, every entry.
-// first: random index of b[0], the number of weights.
-void fl_update_bias(const fl_update_t *u, const float *delta, const uint16_t *grouped, uint32_t count, uint32_t positions,
-                    uint32_t rows, uint32_t first, int32_t *b /* [rows] */);
 
 #endif
