@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from digits import accuracy, digits_task
@@ -36,6 +37,38 @@ def test_two_new_digits_are_learned_and_eight_kept(selector: str, layers: int) -
     assert old_before - old_after <= 0.06
     assert stats.refused == 0
     assert share == 1.0 if selector == "dense" else share <= 0.3
+
+
+# Mean of six seeds when this was written: accuracy of the new digits and of the old ones, and the
+# share of dense training's backward work.
+BANDS: dict[str, tuple[dict[str, Any], tuple[float, float, float]]] = {
+    "dense": ({"selector": "dense"}, (0.910, 0.951, 1.0)),
+    "dense, 16 bits": ({"selector": "dense", "deltas": "int16"}, (0.914, 0.950, 1.0)),
+    "tinypropv2": ({}, (0.906, 0.957, 0.133)),
+    "tinypropv2, 16 bits": ({"deltas": "int16"}, (0.904, 0.957, 0.133)),
+    "tinypropv2, 16 bits of weights": ({"weights": "int16"}, (0.910, 0.955, 0.132)),
+    "budget": ({"selector": "budget"}, (0.914, 0.948, 0.212)),
+    "budget, 16 bits": ({"selector": "budget", "deltas": "int16"}, (0.914, 0.949, 0.212)),
+}
+
+
+@pytest.mark.parametrize("name", BANDS)
+def test_accuracy_and_effort_stay_in_their_bands(name: str) -> None:
+    # acceptance 10; a seed's standard deviation is 0.015, 0.01 and 0.004
+    settings, (new_band, old_band, share_band) = BANDS[name]
+    task, found = digits_task(), []
+    for seed in (1, 2, 3):
+        model = Model(task.image)
+        learner = Learner(model, LearnerConfig(layers=2, memory=100, seed=seed, **settings))
+        learner.run(*task.stream)
+        stats = learner.stats
+        share = stats.backward_macs / stats.dense_backward_macs
+        found.append((*accuracy(model, task), share))
+    new, old, share = (sum(values) / len(found) for values in zip(*found, strict=True))
+    print(f"{name}: new {new:.3f} old {old:.3f} backward {share:.3f}")
+    assert abs(new - new_band) <= 0.03
+    assert abs(old - old_band) <= 0.02
+    assert abs(share - share_band) <= 0.015
 
 
 def test_without_rehearsal_the_old_digits_are_forgotten() -> None:
