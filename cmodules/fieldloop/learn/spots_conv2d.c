@@ -123,7 +123,9 @@ void fl_spots_conv2d_input(const fl_conv_params_t *p, const fl_map_dims_t *d, co
                               .out_step = p->dilation_h * d->in_w * d->in_c,
                               .in_step = p->kernel_w * d->in_c};
     uint32_t i = 0;
-    if (p->kernel_h == 1 && p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0) {
+    // a map may be padded at its end alone: then outputs lie beyond it
+    if (p->kernel_h == 1 && p->kernel_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
+        (d->out_h - 1) * p->stride_h < d->in_h && (d->out_w - 1) * p->stride_w < d->in_w) {
         i = add_pixels(p, d, spots, count, w_row, scale, delta_in);
     } else if (FL_AXPY != 2 && d->in_c % LANES == 0 && p->kernel_h * p->kernel_w <= MOST_TAPS && count > 2) {
         add_lanes(p, d, spots, count, w_row, scale, delta_in);
