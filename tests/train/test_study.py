@@ -68,7 +68,9 @@ def test_every_rung_is_a_setting_that_the_core_takes() -> None:
     for name in settings.SELECTORS:
         for rung in settings.rungs_of(name, settings.chosen("mnist", "shift")):
             for weights in ("int8", "int16", "f32"):
-                config = settings.config_of(rung, rate=1.0, layers=3, seed=7, weights=weights)
+                config = settings.config_of(
+                    rung, rate=1.0, layers=3, classes=10, seed=7, weights=weights
+                )
                 assert config.seed == 7 and config.replays == 0
                 Learner(model, config).close()
 

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--runs", type=Path, metavar="FILE", help="keeps each run's result; a study goes on there"
     )
+    group.add_argument(
+        "--work", type=Path, metavar="DIR", help="keeps prepared samples, and takes those there"
+    )
     group.add_argument("--processes", type=int, metavar="N", help="at once (default: all cores)")
     group.add_argument("--no-scratch", action="store_true", help="no training from scratch")
     group.add_argument("--quick", action="store_true", help="a few samples, one setting each")
@@ -97,7 +100,8 @@ def _study(args: argparse.Namespace, folder: Path, console: Console) -> Output:
     keeper = args.runs or build_dir() / "study" / "tinyprop.jsonl"
     out = args.out or build_dir() / "study"
     with tempfile.TemporaryDirectory(prefix="fieldloop-study-") as temporary:
-        work = Path(temporary)
+        work = args.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
         with study.workers(options.processes) as pool:
             console.stage("prepare the data sets")
             study.prepare_all(options, names, work, pool, console.progress)

@@ -46,6 +46,11 @@ class Prepared:
     floats: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     @property
+    def classes(self) -> int:
+        """All of them are tested."""
+        return int(self.y_test.max()) + 1
+
+    @property
     def fingerprint(self) -> str:
         """Another image or other samples are another task."""
         digest = hashlib.sha256(self.image)

@@ -1,7 +1,7 @@
 """What is compared: selectors, each with a ladder of settings from cheap to thorough.
 
 The same ladders on every data set. What differs from set to set, the learning rate and which rung
-stands for a selector in the tables, was found on seeds 100 and up (`--tune`) and is frozen in
+stands for TinyPropv2 in the tables, was found on seeds 100 and up (`--tune`) and is frozen in
 chosen.json; the study's own seeds were not looked at before.
 """
 
@@ -20,8 +20,9 @@ from fieldloop.runtime import LearnerConfig
 CHOSEN = Path(__file__).parent / "chosen.json"
 SEEDS = 5
 TUNED_ON = (100, 101)
-RATES = MappingProxyType({"shift": (0.3, 1.0, 3.0, 10.0), "scratch": (0.1, 0.3, 1.0)})
+RATES = MappingProxyType({"shift": (1.0, 3.0, 10.0), "scratch": (0.1, 0.3, 1.0)})
 MATCHED = "matched"  # the rung of topk with tinypropv2's backward effort
+HEAD = "head"  # a floor: as many entries of each layer as there are logits
 FP32 = "fp32"  # a method, not a selector: the same network trained in float32
 
 
@@ -49,14 +50,16 @@ def _selector(name: str, title: str, rungs: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _static(kind: str, shares: tuple[float, ...], **more: Any) -> dict[str, dict[str, Any]]:
-    return {f"{s:g}": {"selector": kind, "s_min": s, "s_max": s, **more} for s in shares}
+    base = {"selector": kind, "skip": "off", "floor": HEAD}
+    return {f"{s:g}": {**base, "s_min": s, "s_max": s, **more} for s in shares}
 
 
-def _adaptive(kind: str, tops: tuple[float, ...], **more: Any) -> dict[str, dict[str, Any]]:
-    return {
-        f"0..{s:g}": {"selector": kind, "s_min": 0.0, "s_max": s, "zeta": 0.5, **more}
-        for s in tops
-    }
+def _adaptive(
+    kind: str, tops: tuple[float, ...], floor: int | str = HEAD, **more: Any
+) -> dict[str, dict[str, Any]]:
+    base = {"selector": kind, "s_min": 0.0, "zeta": 0.5, "floor": floor}
+    tail = "" if floor == HEAD else f", floor {floor}"
+    return {f"0..{s:g}{tail}": {**base, "s_max": s, **more} for s in tops}
 
 
 def _skipping(
@@ -70,7 +73,12 @@ def _skipping(
     }
 
 
+# The output of a network is a few entries of thousands. A selector that keeps one or two of them
+# trains in the direction of those classes only, and on a stream that begins with mostly wrong
+# answers the layers below die of it. So every selector has a floor: all of the logits, or at
+# least four of a layer's entries. Channels of a map are few, so channel selectors have the four.
 _SHARES = (0.01, 0.03, 0.1, 0.2, 0.4)
+_LOW = 4
 
 SELECTORS: Mapping[str, Selector] = MappingProxyType(
     {
@@ -82,18 +90,24 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                 "dense + skip",
                 _skipping({"": {"selector": "dense"}}, (0.93, 0.8, 0.6, 0.4, 0.25, 0.1, 0.05)),
             ),
-            _selector("topk", "static top-k", _static("topk", _SHARES, skip="off")),
-            _selector("random", "random-k", _static("random", _SHARES[1:], skip="off")),
+            _selector("topk", "static top-k", _static("topk", _SHARES)),
+            _selector("random", "random-k", _static("random", _SHARES[1:])),
             _selector("tinyprop", "TinyProp", _adaptive("tinyprop", (0.2, 0.4, 0.9))),
             _selector(
                 "tinypropv2",
                 "TinyPropv2",
-                _skipping(_adaptive("tinypropv2", (0.2, 0.4, 0.9)), (0.3, 0.2, 0.1, 0.05)),
+                _skipping(
+                    {
+                        **_adaptive("tinypropv2", (0.4, 0.9), _LOW),
+                        **_adaptive("tinypropv2", (0.4, 0.9)),
+                    },
+                    (0.5, 0.3, 0.15, 0.05),
+                ),
             ),
             _selector(
                 "loss",
                 "loss-driven rate, channels",
-                _adaptive("loss", (0.1, 0.3, 0.9), unit="channel"),
+                _adaptive("loss", (0.1, 0.3, 0.9), _LOW, unit="channel"),
             ),
             _selector(
                 "mask",
@@ -105,26 +119,28 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                 "skip, then budget",
                 _skipping(
                     {
-                        f"0..{s:g}": {"selector": "budget", "s_min": 0.0, "s_max": s}
-                        for s in (0.1, 0.2, 0.4)
+                        **_adaptive("budget", (0.1, 0.3), _LOW),
+                        **_adaptive("budget", (0.1, 0.3)),
                     },
-                    (0.3, 0.2, 0.1, 0.05),
+                    (0.5, 0.3, 0.15, 0.05),
                 ),
             ),
             _selector(
                 "topk_skip",
                 "static top-k + skip",
-                _skipping(_static("topk", (0.05, 0.1, 0.2)), (0.3, 0.2, 0.1, 0.05)),
+                _skipping(_static("topk", (0.03, 0.1, 0.2)), (0.5, 0.3, 0.15, 0.05)),
             ),
             _selector(
                 "topk_channel",
                 "static top-k, channels",
-                _static("topk", (0.1, 0.2, 0.4), skip="off", unit="channel"),
+                _static("topk", (0.1, 0.2, 0.4), unit="channel", floor=_LOW),
             ),
             _selector(
                 "tinypropv2_channel",
                 "TinyPropv2, channels",
-                _skipping(_adaptive("tinypropv2", (0.4, 0.9), unit="channel"), (0.2, 0.1, 0.05)),
+                _skipping(
+                    _adaptive("tinypropv2", (0.4, 0.9), _LOW, unit="channel"), (0.3, 0.15, 0.05)
+                ),
             ),
         )
     }
@@ -145,7 +161,7 @@ class Choice:
     """What was found for one data set on the tuning seeds."""
 
     rate: float
-    rungs: Mapping[str, str]  # selector -> the rung that stands for it
+    rungs: Mapping[str, str]  # selector -> the rung that stands for it, where one was chosen
     matched: float  # tinypropv2's backward effort: the share of the matched static top-k
     fp32_rate: float | None = None
 
@@ -172,20 +188,25 @@ def rungs_of(name: str, choice: Choice) -> tuple[Rung, ...]:
     if name != "topk":
         return found
     share = round(min(max(choice.matched, 0.005), 1.0), 4)
-    changes = {"selector": "topk", "s_min": share, "s_max": share, "skip": "off"}
+    matched = _static("topk", (share,))
+    changes = next(iter(matched.values()))
     return (*found, Rung("topk", MATCHED, MappingProxyType(changes)))
 
 
 def main_rung(name: str, choice: Choice) -> Rung:
-    """The rung that stands for a selector in a data set's table."""
+    """The rung that was chosen for a selector; where none was, the most thorough one."""
     ladder = rungs_of(name, choice)
-    wanted = choice.rungs.get(name)
-    return next((r for r in ladder if r.name == wanted), ladder[len(ladder) // 2])
+    wanted = MATCHED if name == "topk" else choice.rungs.get(name)
+    return next((r for r in ladder if r.name == wanted), ladder[-1])
 
 
-def config_of(rung: Rung, *, rate: float, layers: int, seed: int, **more: Any) -> LearnerConfig:
+def config_of(
+    rung: Rung, *, rate: float, layers: int, classes: int, seed: int, **more: Any
+) -> LearnerConfig:
     """The learner's configuration of a rung. The stream is all there is: no rehearsal."""
     changes = {**rung.changes, **more}
+    if changes.get("floor") == HEAD:
+        changes["floor"] = classes
     share = changes.pop("mask", None)
     if share is not None:
         # The head is trained whole, of the layers below it the share of their channels.

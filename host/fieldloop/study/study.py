@@ -118,7 +118,9 @@ def _prepare(place: str, name: str, mode: str, folder: str, seed: int) -> None:
         if mode == SHIFT
         else prepare_scratch(name, Path(folder), seed)
     )
-    store(Path(place), made)
+    part = Path(place).with_suffix(".part.npz")
+    store(part, made)
+    part.replace(place)  # whole or not at all
 
 
 def prepare_all(
@@ -128,7 +130,7 @@ def prepare_all(
     pool: ProcessPoolExecutor,
     progress: Progress,
 ) -> None:
-    """Makes the files of all tasks, on all cores."""
+    """Makes the files of all tasks that `work` has not, on all cores."""
     wanted = [(name, SHIFT, 0) for name in names]
     if options.scratch:
         wanted += [(n, SCRATCH, seed) for n in names if n in STARTS for seed in options.seeds]
@@ -142,6 +144,7 @@ def prepare_all(
             seed,
         )
         for name, mode, seed in wanted
+        if not place_of(work, name, mode, seed).is_file()
     ]
     for done, future in enumerate(as_completed(futures), 1):
         future.result()
@@ -186,7 +189,11 @@ def _shift_jobs(
             for rate in rates or (choice.rate,):
                 for seed in options.seeds:
                     config = settings.config_of(
-                        rung, rate=rate, layers=len(task.layers), seed=seed
+                        rung,
+                        rate=rate,
+                        layers=len(task.layers),
+                        classes=task.classes,
+                        seed=seed,
                     )
                     jobs.append(
                         _job(options, task, place, core, rung.name, name, seed, samples, config)
@@ -211,7 +218,9 @@ def _scratch_jobs(
             rung = settings.main_rung(name, choice)
             numerics = settings.NUMERIC if name == "dense" else {"int16": {"weights": "int16"}}
             for numeric, changes in numerics.items():
-                config = settings.config_of(rung, rate=rate, layers=layers, seed=seed, **changes)
+                config = settings.config_of(
+                    rung, rate=rate, layers=layers, classes=task.classes, seed=seed, **changes
+                )
                 job = _job(options, task, place, core, rung.name, name, seed, samples, config)
                 jobs.append(replace(job, numeric=numeric))
     for rate in rates or (choice.fp32_rate or choice.rate,):

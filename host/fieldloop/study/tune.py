@@ -1,7 +1,7 @@
 """Finds what is frozen in chosen.json, on seeds that the study never uses.
 
 The rate: where dense training is best. TinyPropv2's rung: the cheapest within 0.3 points of the
-best of those below 9 % backward effort. Every other selector's: the one nearest to its effort.
+best of those below 9 % backward effort.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from fieldloop.study.summary import Point, points_of
 
 _MOST = 0.09  # backward effort
 _NEAR = 0.003  # accuracy
-_FAST = ("tinypropv2", "budget")  # tuned on every seed; of the others one tells the effort
 
 Say = Callable[[str], None]
 
@@ -40,35 +39,26 @@ def tune(
     """Tunes the sets named and writes them over what `to` holds of them."""
     data = json.loads(to.read_text()) if to.is_file() else {}
 
-    def keep(mode: str, name: str, entry: Mapping[str, Any]) -> None:
+    def keep(mode: str, entry: Mapping[str, Any]) -> None:
         data.setdefault(mode, {}).setdefault(name, {}).update(entry)
-        text = json.dumps(data, indent=1, sort_keys=True) + "\n"
-        to.write_text(text)
+        to.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
-    say("rates of dense training")
-    dense = replace(options, selectors=("dense",))
-    jobs = jobs_of(dense, names, work, rates=settings.RATES)
     first = options.seeds[0]
-    results, _ = execute([j for j in jobs if _is_rate(j, first)], path, pool, progress)
     for name in names:
+        say(f"{name}: rates of dense training")
+        dense = replace(options, selectors=("dense",))
+        jobs = jobs_of(dense, (name,), work, rates=settings.RATES)
+        results, _ = execute([j for j in jobs if _is_rate(j, first)], path, pool, progress)
         for mode in (SHIFT, SCRATCH):
             rates = _best_rates(results, mode, name)
             if rates is not None:
-                keep(mode, name, rates)
-    say("ladders")
-    jobs = [
-        job
-        for job in jobs_of(options, names, work)
-        if job.mode == SHIFT and (job.selector in _FAST or job.seed == options.seeds[0])
-    ]
-    results, _ = execute(jobs, path, pool, progress)
-    for name in names:
+                keep(mode, rates)
+        say(f"{name}: TinyPropv2's ladder")
+        ours = replace(options, selectors=("tinypropv2",), scratch=False)
+        results, _ = execute(jobs_of(ours, (name,), work), path, pool, progress)
         points = points_of(results.values(), SHIFT, name)
         if points:
-            chosen = _chosen_rungs(points)
-            keep(SHIFT, name, chosen)
-            if SCRATCH in data and name in data[SCRATCH]:
-                keep(SCRATCH, name, chosen)
+            keep(SHIFT, _chosen_rungs(points))
     return data
 
 
@@ -102,18 +92,7 @@ def _chosen_rungs(points: Sequence[Point]) -> dict[str, Any]:
     best = max(p.accuracy for p in below)
     near = [p for p in below if p.accuracy >= best - _NEAR]
     main = min(near, key=lambda p: p.backward_effort or 0.0)
-    effort = main.backward_effort or 0.0
-    rungs = {"tinypropv2": main.rung}
-    for selector in settings.SELECTORS:
-        ladder = [
-            p
-            for p in points
-            if p.selector == selector
-            and p.backward_effort is not None
-            and p.rung != settings.MATCHED
-        ]
-        if ladder and selector not in rungs:
-            nearest = min(ladder, key=lambda p: abs((p.backward_effort or 0.0) - effort))
-            rungs[selector] = nearest.rung
-    rungs["topk"] = settings.MATCHED
-    return {"rungs": rungs, "matched": round(effort, 4)}
+    return {
+        "rungs": {"tinypropv2": main.rung},
+        "matched": round(main.backward_effort or 0.1, 4),
+    }
