@@ -13,6 +13,7 @@ import reference_step as step_rules
 from reference_random import random_key
 from reference_step import Layer
 from reference_way import (
+    Facts,
     Spot,
     Stop,
     expand,
@@ -61,7 +62,7 @@ class Trained:
         return self.entries // self.channels
 
 
-class BackwardPass:
+class BackwardPass(Facts):
     """Trained layers, their running maxima and weights, and how one sample changes them."""
 
     def __init__(self, graph: Graph, trainables: list[Trainable], config: LearnerConfig) -> None:
@@ -124,35 +125,12 @@ class BackwardPass:
 
     # ---- what the graph says of an operator
 
-    def quant(self, name: str) -> Any:
-        return self.graph.tensors[name].quant
-
-    def rows(self, op: Op) -> int:
-        shape = self.graph.tensors[op.inputs[1]].shape
-        return shape[3] if op.kind is OpKind.DEPTHWISE_CONV2D else shape[0]
-
-    def by_row(self, op: Op, w: Array) -> Array:
-        """[rows, weights of a row]"""
-        rows = self.rows(op)
-        return w.reshape(-1, rows).T if op.kind is OpKind.DEPTHWISE_CONV2D else w.reshape(rows, -1)
-
-    def scales(self, op: Op) -> Array:
-        return np.broadcast_to(np.array(self.quant(op.inputs[1]).scales, F), (self.rows(op),))
-
     def weights(self, op: Op) -> Array:
         tensor = self.graph.tensors[op.inputs[1]]
         assert tensor.data is not None
         if op.name in self.layers:
             return self.layers[op.name].w.reshape(tensor.shape)
         return tensor.data
-
-    def macs(self, op: Op) -> int:
-        if op.kind not in WEIGHTED:
-            return 0
-        return self.graph.tensors[op.output].size * self.row_size(op)
-
-    def row_size(self, op: Op) -> int:
-        return self.graph.tensors[op.inputs[1]].size // self.rows(op)
 
     def entry_macs(self, stop: Stop) -> int:
         """Of one entry of its delta, for an update or for propagation."""

@@ -12,6 +12,16 @@ from fieldloop.runtime import LearnerConfig
 Array = np.ndarray[Any, Any]
 F = np.float32
 Q15 = 32768
+_LOGARITHM = (
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
 
 # ---- output error ----
 
@@ -93,6 +103,33 @@ def trained_channels(channels: int, share: int) -> int:
     return max(1, (channels * share + 127) // 255) if share else 0
 
 
+def allot(c: LearnerConfig, alpha: Any, costs: list[int], counts: list[int]) -> list[int]:
+    """Of selector budget: entries of each layer, from the cheapest layer on."""
+    budget = (sum(costs) * ratio_q15(c, alpha) + Q15 // 2) >> 15
+    kept = [0] * len(costs)
+    order = sorted(range(len(costs)), key=lambda i: costs[i])
+    for served, i in enumerate(order):
+        share = budget // (len(costs) - served)
+        entry = costs[i] // counts[i]
+        kept[i] = counts[i] if share >= costs[i] else max(share // entry, 1)
+        budget -= min(share, costs[i])
+    return kept
+
+
+def loss(missing: Any) -> Any:
+    """-ln(1 - missing): Cephes' logarithm."""
+    p = np.array(max(F(1) - F(missing), F(2.0**-24)), F)
+    bits = int(p.view(np.uint32)) + 0x3F800000 - 0x3F3504F3
+    octaves = F((bits >> 23) - 127)
+    x = np.array((bits & 0x7FFFFF) + 0x3F3504F3, np.uint32).view(F)[()] - F(1)
+    y: Any = F(7.0376836292e-2)
+    for c in _LOGARITHM:
+        y = y * x + F(c)
+    y = y * x * (x * x)
+    y = y + octaves * F(-2.12194440e-4) - F(0.5) * (x * x)
+    return F(0) - ((x + y) + octaves * F(0.693359375))
+
+
 # ---- which ----
 
 
@@ -117,49 +154,10 @@ def random_keys(seed: int, n: int) -> Array:
 def channel_errors(words: Array) -> Array:
     """Of [positions, channels]."""
     if words.dtype == F:
-        return np.cumsum(np.abs(words), axis=0, dtype=F)[-1].view(np.uint32)
+        return np.asarray(np.cumsum(np.abs(words), axis=0, dtype=F)[-1].view(np.uint32))
     return np.asarray(np.abs(words).sum(axis=0))
 
 
 def channel_activations(q: Array, zero: int) -> Array:
     """Of the int8 output [positions, channels]."""
     return np.asarray(np.abs(q.astype(np.int64) - zero).sum(axis=0))
-
-
-def allot(c: LearnerConfig, alpha: Any, costs: list[int], counts: list[int]) -> list[int]:
-    """Of selector budget: entries of each layer, from the cheapest layer on."""
-    budget = (sum(costs) * ratio_q15(c, alpha) + Q15 // 2) >> 15
-    kept = [0] * len(costs)
-    order = sorted(range(len(costs)), key=lambda i: costs[i])
-    for served, i in enumerate(order):
-        share = budget // (len(costs) - served)
-        entry = costs[i] // counts[i]
-        kept[i] = counts[i] if share >= costs[i] else max(share // entry, 1)
-        budget -= min(share, costs[i])
-    return kept
-
-
-def loss(missing: Any) -> Any:
-    """-ln(1 - missing): Cephes' logarithm."""
-    p = np.array(max(F(1) - F(missing), F(2.0**-24)), F)
-    bits = int(p.view(np.uint32)) + 0x3F800000 - 0x3F3504F3
-    octaves = F((bits >> 23) - 127)
-    x = np.array((bits & 0x7FFFFF) + 0x3F3504F3, np.uint32).view(F)[()] - F(1)
-    y = F(7.0376836292e-2)
-    for c in _LOGARITHM:
-        y = y * x + F(c)
-    y = y * x * (x * x)
-    y = y + octaves * F(-2.12194440e-4) - F(0.5) * (x * x)
-    return F(0) - ((x + y) + octaves * F(0.693359375))
-
-
-_LOGARITHM = (
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
-)

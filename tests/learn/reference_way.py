@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fieldloop.ir.graph import Graph
-from fieldloop.ir.op import POOLS, Op, OpKind
+from fieldloop.ir.op import POOLS, WEIGHTED, Op, OpKind
 
 Array = np.ndarray[Any, Any]
 F = np.float32
@@ -88,6 +88,35 @@ def way_back(graph: Graph, head: Op, trained: set[str]) -> list[Stop]:
         for op in walk
         if op not in fused.values()
     ]
+
+
+class Facts:
+    """What a graph says of its operators."""
+
+    graph: Graph
+
+    def quant(self, name: str) -> Any:
+        return self.graph.tensors[name].quant
+
+    def rows(self, op: Op) -> int:
+        shape = self.graph.tensors[op.inputs[1]].shape
+        return shape[3] if op.kind is OpKind.DEPTHWISE_CONV2D else shape[0]
+
+    def by_row(self, op: Op, w: Array) -> Array:
+        """[rows, weights of a row]"""
+        rows = self.rows(op)
+        return w.reshape(-1, rows).T if op.kind is OpKind.DEPTHWISE_CONV2D else w.reshape(rows, -1)
+
+    def scales(self, op: Op) -> Array:
+        return np.broadcast_to(np.array(self.quant(op.inputs[1]).scales, F), (self.rows(op),))
+
+    def macs(self, op: Op) -> int:
+        if op.kind not in WEIGHTED:
+            return 0
+        return self.graph.tensors[op.output].size * self.row_size(op)
+
+    def row_size(self, op: Op) -> int:
+        return self.graph.tensors[op.inputs[1]].size // self.rows(op)
 
 
 # ---- windows ----
