@@ -58,13 +58,6 @@ uint32_t fl_ratio_q15(const fl_ratio_t *r, float alpha, uint32_t distance);
 // papers' code has it.
 uint32_t fl_keep_count(const fl_ratio_t *r, float alpha, uint32_t distance, uint32_t n);
 
-// Indices of the k largest |delta[i]|, ascending; of equals the lower index wins. 1 <= k <= n <= 65535.
-void fl_top_k(const float *delta /* [n] */, uint32_t n, uint32_t k, uint16_t *kept /* [k] */);
-
-// Rewrites kept map indices (position * channels + c) as c * positions + position and sorts them, so that the entries
-// of one output channel stand together, positions ascending: the form that the weight kernels want.
-void fl_group_by_channel(uint16_t *kept /* [count] */, uint32_t count, uint32_t positions, uint32_t channels);
-
 // ---- random numbers: a function of (seed, step, stream, index), no state ----
 
 // Key of one stream: the rounding of one layer in one step, say.
