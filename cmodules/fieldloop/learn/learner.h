@@ -81,7 +81,7 @@ int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before);
 uint64_t fl_learner_entry_macs(const fl_model_t *m, const fl_learner_t *l, const fl_hop_t *step);
 // memory.c: how much of all that, and what of it the plan has room for.
 int fl_learner_measure(const fl_model_t *m, fl_learner_t *l);
-// memory.c: is the delta of the output of step `at` masked by its operator's own clamp? The logits' is not: a saturated one
+// way.c: is the delta of the output of step `at` masked by its operator's own clamp? The logits' is not: a saturated one
 // must be able to come back.
 int fl_learner_masks(const fl_model_t *m, const fl_learner_t *l, uint32_t at);
 // memory.c: points the learner into its block.

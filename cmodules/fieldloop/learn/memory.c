@@ -27,12 +27,6 @@ static int check_place(const fl_model_t *m, const uint32_t *offsets, uint32_t t,
     return FL_OK;
 }
 
-int fl_learner_masks(const fl_model_t *m, const fl_learner_t *l, uint32_t at) {
-    const fl_op_t *op = &m->ops[l->way[at].op];
-    int is_pool = op->opcode == FL_OP_MAX_POOL || op->opcode == FL_OP_AVG_POOL;
-    return at > 0 && op->opcode != FL_OP_RESHAPE && !(is_pool && op->act_min == INT8_MIN && op->act_max == INT8_MAX);
-}
-
 // What the plan lends of the model's arena, in whole entries of the list: nothing if the walk back reads a byte of it.
 static int find_loan(const fl_model_t *m, fl_learner_t *l) {
     const fl_plan_t *plan = learning_plan(m);

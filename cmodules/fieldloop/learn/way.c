@@ -62,6 +62,11 @@ static int is_convolution(const fl_op_t *op) {
     return op->opcode == FL_OP_CONV2D || op->opcode == FL_OP_DEPTHWISE_CONV2D;
 }
 
+int fl_learner_masks(const fl_model_t *m, const fl_learner_t *l, uint32_t at) {
+    const fl_op_t *op = &m->ops[l->way[at].op];
+    return at > 0 && op->opcode != FL_OP_RESHAPE && !(is_pool(op) && op->act_min == INT8_MIN && op->act_max == INT8_MAX);
+}
+
 static uint32_t inputs_of(const fl_op_t *op) {
     return op->opcode == FL_OP_ADD ? 2 : 1;
 }

@@ -1,12 +1,13 @@
 // The learner: sparse backpropagation on an int8 model, in the field.
 //
-// Forward is the inference path itself (int8). The output error and the deltas are f32; int8 weights and int32 biases
-// of the trained layers are updated in place, in RAM, by plain SGD fused into the backward pass: the step is computed
-// in the weights' own quantisation (real step / weight scale, "quantisation-aware"), and rounded stochastically
-// with a counter-based generator, so that the same seed gives the same bytes on every machine.
-// Selectors: TinyProp (arXiv 2308.09201) and TinyPropv2 (arXiv 2409.07109); equations in docs/DESIGN.md.
+// Forward is the inference path itself (int8). From the output error back everything is f32, or 16 bits; int8 weights and
+// int32 biases of the trained layers are updated in RAM, row by row as the backward pass makes their gradients: the step
+// is computed in the weights' own quantisation (real step / weight scale, "quantisation-aware"), and rounded
+// stochastically with a counter-based generator, so that the same seed gives the same bytes on every machine.
+// Selectors: TinyProp (arXiv 2308.09201), TinyPropv2 (arXiv 2409.07109) and what they are compared with; equations,
+// sources and the walk back in docs/DESIGN.md, section 5.
 //
-// Memory is one block of the caller's: [state | scratch]. `state` holds everything that is learned (weights, biases,
+// Memory is one block of the caller's: [state | scratch | a batch's gradients]. `state` holds everything that is learned (weights, biases,
 // selector maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these
 // bytes, and the host's learner makes the same ones. The scratch lies in the model's arena instead where the image's plan
 // lends a part of it (fl_plan_t.learner_scratch): what nothing lives in from the end of one forward pass to the next.
