@@ -37,19 +37,19 @@ def small_net(
     return finish(graph, trainables, rehearsal, labels=("a", "b", "c", "d", "e"))
 
 
-def residual_net() -> Net:
+def residual_net(width: int = 4) -> Net:
     """Two convolutions under pools, a residual block between them, and a head of two layers."""
     net = NetBuilder(np.random.default_rng(4), (1, 10, 9, 2))
     same = Window((3, 3), pads=(1, 1, 1, 1))
-    net.weighted(OpKind.CONV2D, 4, same)
+    net.weighted(OpKind.CONV2D, width, same)
     net.pool(OpKind.MAX_POOL, Window((2, 2), (2, 2)))
     start = net.last
-    net.weighted(OpKind.DEPTHWISE_CONV2D, 4, same)
-    net.weighted(OpKind.CONV2D, 4, Window((1, 1)), clamp=LINEAR)
+    net.weighted(OpKind.DEPTHWISE_CONV2D, width, same)
+    net.weighted(OpKind.CONV2D, width, Window((1, 1)), clamp=LINEAR)
     net.add(start, clamp=RELU)
-    net.weighted(OpKind.CONV2D, 6, same)
+    net.weighted(OpKind.CONV2D, width + 2, same)
     net.pool(OpKind.AVG_POOL, Window((5, 4), (5, 4)))
-    net.weighted(OpKind.FULLY_CONNECTED, 9)
+    net.weighted(OpKind.FULLY_CONNECTED, 2 * width + 1)
     net.weighted(OpKind.FULLY_CONNECTED, 4, clamp=LINEAR, out_scale=0.06)
     graph = net.graph()
     names = [op.name for op in graph.ops if op.kind in WEIGHTED]

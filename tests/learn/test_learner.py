@@ -71,9 +71,12 @@ def test_golden_triangle_of_16_bit_deltas(seed: int) -> None:
 
 @pytest.mark.parametrize("deltas", ["f32", "int16"])
 @pytest.mark.parametrize("selector", SELECTORS)
-def test_every_selector_is_its_reference_on_one_deep_net(selector: str, deltas: str) -> None:
+@pytest.mark.parametrize("width", [4, 19])
+def test_every_selector_is_its_reference_on_one_deep_net(
+    width: int, selector: str, deltas: str
+) -> None:
     """A net with a residual block and two fused pools, all of it trained."""
-    net = residual_net()
+    net = residual_net(width)
     config = LearnerConfig(
         selector=selector,  # type: ignore[arg-type]
         deltas=deltas,  # type: ignore[arg-type]
@@ -83,7 +86,7 @@ def test_every_selector_is_its_reference_on_one_deep_net(selector: str, deltas: 
         replays=0,
     )
     learner, reference = pair(net, config)
-    for i, x in enumerate(samples(net, 12, 1)):
+    for i, x in enumerate(samples(net, 12 if width == 4 else 4, 1)):
         learner.train(x, i % 4)
         reference.train(x, i % 4)
         assert learner.state == reference.state(), f"after sample {i}"
