@@ -184,7 +184,7 @@ def test_initialised_layers_have_unit_variance_and_no_norms() -> None:
     )
     made = network.features[0](torch.from_numpy(x))
     assert float(made.detach().std()) == pytest.approx(1.0, rel=1e-3)
-    assert float(network(torch.from_numpy(x)).detach().std()) == pytest.approx(0.5, rel=1e-3)
+    assert float(network(torch.from_numpy(x)).detach().std()) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_weights_get_room_to_grow() -> None:

@@ -28,11 +28,11 @@ from fieldloop.study import networks, raw
 from fieldloop.study.prepare import SCRATCH, THREADS, Prepared
 from fieldloop.study.raw import Classes, Samples
 
-ROOM = 3.0  # of activations
-LOGIT_ROOM = 8.0  # of the logits
+ROOM = 4.0  # of activations
+LOGIT_ROOM = 10.0  # of the logits
 WEIGHT_ROOM = 3.0
 CALIBRATED = 128
-_LOGITS = 0.5  # deviation of the first logits
+_LOGITS = 1.0  # deviation of the first logits
 _SPLIT = 2026
 
 

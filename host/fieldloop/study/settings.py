@@ -20,7 +20,7 @@ from fieldloop.runtime import LearnerConfig
 CHOSEN = Path(__file__).parent / "chosen.json"
 SEEDS = 5
 TUNED_ON = (100, 101)
-RATES = MappingProxyType({"shift": (1.0, 3.0, 10.0), "scratch": (0.1, 0.3, 1.0)})
+RATES = MappingProxyType({"shift": (0.3, 1.0, 3.0), "scratch": (0.3, 1.0, 3.0)})
 MATCHED = "matched"  # the rung of topk with tinypropv2's backward effort
 HEAD = "head"  # a floor: as many entries of each layer as there are logits
 FP32 = "fp32"  # a method, not a selector: the same network trained in float32
@@ -59,6 +59,8 @@ def _adaptive(
 ) -> dict[str, dict[str, Any]]:
     base = {"selector": kind, "s_min": 0.0, "zeta": 0.5, "floor": floor}
     tail = "" if floor == HEAD else f", floor {floor}"
+    if "zeta" in more:
+        tail = f", zeta {more['zeta']:g}{tail}"
     return {f"0..{s:g}{tail}": {**base, "s_max": s, **more} for s in tops}
 
 
@@ -99,7 +101,8 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                 _skipping(
                     {
                         **_adaptive("tinypropv2", (0.4, 0.9), _LOW),
-                        **_adaptive("tinypropv2", (0.4, 0.9)),
+                        **_adaptive("tinypropv2", (0.9,)),
+                        **_adaptive("tinypropv2", (0.9,), _LOW, zeta=0.8),
                     },
                     (0.5, 0.3, 0.15, 0.05),
                 ),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,17 @@ def check(options: Options) -> tuple[list[str], dict[str, str]]:
     return there, skipped
 
 
-def _hush() -> None:
-    """Warnings of libraries, about their own future, are nobody's here."""
+def _begin() -> None:
+    """A worker's start: it ends with the study, and warnings of libraries are nobody's here."""
     warnings.simplefilter("ignore")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -89,7 +98,7 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor]:
     os.environ.update(dict.fromkeys(_THREADED, "1"))
     try:
         with ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_hush
+            count, mp_context=get_context("spawn"), initializer=_begin
         ) as pool:
             try:
                 yield pool
