@@ -221,8 +221,12 @@ class BackwardPass(Facts):
             if c.selector != "loss":
                 undamped, alpha = dataclasses.replace(undamped, s_min=c.s_max), F(1)
             k = select.keep_count(undamped, alpha, p, n)
-            k = max(k, min(2, n)) if p == 0 else k
-        k = max(k, min(c.floor, n))
+        least = c.floor
+        if p == 0 and c.k_rule == "integer":
+            least = max(least, 16)
+        elif p == 0 and c.selector not in ("tinyprop", "tinypropv2"):
+            least = max(least, 2)
+        k = max(k, min(least, n))
         if c.selector == "random":
             key = random_key(self.seed, self.steps, STREAM_SELECTION ^ stop.number)
             keys = select.random_keys(key, n)

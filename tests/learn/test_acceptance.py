@@ -212,15 +212,18 @@ def counted(learner: Learner, xs: Array) -> tuple[list[int], list[int]]:
     return kept, macs
 
 
+@pytest.mark.parametrize("k_rule", ["integer", "trunc_f32"])
 @pytest.mark.parametrize("deltas", ["f32", "int16"])
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_macs_of_a_static_ratio_are_the_formulas(layers: int, deltas: str) -> None:
+def test_macs_of_a_static_ratio_are_the_formulas(layers: int, deltas: str, k_rule: str) -> None:
     net = small_net(layers=4)
     costs = [*SMALL[: layers - 1], dataclasses.replace(SMALL[layers - 1], lowest=True)]
-    config = settings(selector="topk", s_max=0.25, layers=layers, deltas=deltas)
+    config = settings(selector="topk", s_max=0.25, layers=layers, deltas=deltas, k_rule=k_rule)
     learner = Learner(Model(net.image), config)
     kept, macs = counted(learner, samples(net, 3, 4))
-    ks = [max(int(cost.entries * 0.25 + 0.5), 2 if i == 0 else 1) for i, cost in enumerate(costs)]
+    half = 0.5 if k_rule == "integer" else 0.0
+    ks = [max(int(cost.entries * 0.25 + half), 1) for cost in costs]
+    ks[0] = max(ks[0], min(costs[0].entries, 16) if k_rule == "integer" else 2)
     assert kept == [sum(ks)] * 3
     assert macs == [sum(cost.macs(k, k) for cost, k in zip(costs, ks, strict=True))] * 3
     stats = learner.stats

@@ -36,25 +36,26 @@ def test_two_new_digits_are_learned_and_eight_kept(selector: str, layers: int) -
     assert new_after >= 0.85
     assert old_before - old_after <= 0.06
     assert stats.refused == 0
-    assert share == 1.0 if selector == "dense" else share <= 0.3
+    # all of the head's ten deltas are kept: there, only skipping saves
+    assert share == 1.0 if selector == "dense" else share <= (0.75 if layers == 1 else 0.3)
 
 
 # Mean of six seeds when this was written: accuracy of the new digits and of the old ones, and the
 # share of dense training's backward work.
 BANDS: dict[str, tuple[dict[str, Any], tuple[float, float, float]]] = {
-    "dense": ({"selector": "dense"}, (0.910, 0.951, 1.0)),
-    "dense, 16 bits": ({"selector": "dense", "deltas": "int16"}, (0.914, 0.950, 1.0)),
-    "tinypropv2": ({}, (0.906, 0.957, 0.133)),
-    "tinypropv2, 16 bits": ({"deltas": "int16"}, (0.904, 0.957, 0.133)),
-    "tinypropv2, 16 bits of weights": ({"weights": "int16"}, (0.910, 0.955, 0.132)),
-    "budget": ({"selector": "budget"}, (0.914, 0.948, 0.212)),
-    "budget, 16 bits": ({"selector": "budget", "deltas": "int16"}, (0.914, 0.949, 0.212)),
+    "dense": ({"selector": "dense"}, (0.910, 0.948, 1.0)),
+    "dense, 16 bits": ({"selector": "dense", "deltas": "int16"}, (0.914, 0.948, 1.0)),
+    "tinypropv2": ({}, (0.910, 0.947, 0.239)),
+    "tinypropv2, 16 bits": ({"deltas": "int16"}, (0.914, 0.947, 0.239)),
+    "tinypropv2, 16 bits of weights": ({"weights": "int16"}, (0.923, 0.946, 0.238)),
+    "budget": ({"selector": "budget"}, (0.909, 0.946, 0.279)),
+    "budget, 16 bits": ({"selector": "budget", "deltas": "int16"}, (0.914, 0.946, 0.280)),
 }
 
 
 @pytest.mark.parametrize("name", BANDS)
 def test_accuracy_and_effort_stay_in_their_bands(name: str) -> None:
-    # acceptance 10; a seed's standard deviation is 0.015, 0.01 and 0.004
+    # acceptance 10; a seed's standard deviation is 0.015, 0.014 and 0.005
     settings, (new_band, old_band, share_band) = BANDS[name]
     task, found = digits_task(), []
     for seed in (1, 2, 3):

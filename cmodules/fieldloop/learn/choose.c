@@ -9,28 +9,36 @@ static uint32_t lesser(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
 
-static uint32_t not_below_floor(const fl_learner_config_t *c, uint32_t k, uint32_t n) {
-    uint32_t least = lesser(c->floor, n);
-    return k > least ? k : least;
+static uint32_t greater(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
 }
 
-// Of n, where the layer's rate is alpha. TinyProp damps the ratio with the distance; the others keep at least two at the output,
-// because one alone does not learn there.
+static int is_tinyprop(const fl_learner_config_t *c) {
+    return c->selector == FL_SELECT_TINYPROP || c->selector == FL_SELECT_TINYPROPV2;
+}
+
+// At the output a few deltas alone do harm: the label's is always among them, what balances it is not, and all logits drift to
+// the end of their range. So all of them are kept where that is cheap. The papers' own rule keeps what it says, and the static
+// ratios two, because one does not learn there.
+static uint32_t least_of(const fl_learner_config_t *c, uint32_t distance, uint32_t n) {
+    uint32_t least = c->floor;
+    if (distance == 0) {
+        least = greater(least, c->k_rule == FL_K_INTEGER ? FL_LEAST_AT_OUTPUT : is_tinyprop(c) ? 1 : 2);
+    }
+    return lesser(least, n);
+}
+
+// Of n, where the layer's rate is alpha. TinyProp damps the ratio with the distance, the others do not.
 static uint32_t how_many(const fl_learner_config_t *c, uint32_t distance, float alpha, uint32_t n) {
     fl_ratio_t ratio = {c->s_min, c->s_max, c->zeta, c->k_rule};
-    int is_tinyprop = c->selector == FL_SELECT_TINYPROP || c->selector == FL_SELECT_TINYPROPV2;
-    if (!is_tinyprop) {
+    if (!is_tinyprop(c)) {
         ratio.zeta = 1.0f;
     }
     if (c->selector == FL_SELECT_TOPK || c->selector == FL_SELECT_RANDOM) {
         ratio.s_min = c->s_max;
         alpha = 1.0f;
     }
-    uint32_t k = fl_keep_count(&ratio, alpha, distance, n);
-    if (!is_tinyprop && distance == 0 && k < 2) {
-        k = lesser(2, n);
-    }
-    return not_below_floor(c, k, n);
+    return greater(fl_keep_count(&ratio, alpha, distance, n), least_of(c, distance, n));
 }
 
 static uint32_t masked_channels(const fl_learner_config_t *c, const fl_layer_t *layer) {
@@ -49,6 +57,11 @@ uint32_t fl_learner_keep_max(const fl_learner_config_t *c, const fl_layer_t *lay
     default:
         return how_many(c, layer->distance, 1.0f, n);
     }
+}
+
+uint32_t fl_learner_keep_least(const fl_learner_config_t *c, const fl_layer_t *layer, uint32_t n) {
+    int is_static = c->selector == FL_SELECT_DENSE || c->selector == FL_SELECT_TOPK || c->selector == FL_SELECT_RANDOM;
+    return is_static ? fl_learner_keep_max(c, layer, n) : least_of(c, layer->distance, n);
 }
 
 static uint32_t units_of(const fl_learner_config_t *c, const fl_layer_t *layer) {
@@ -74,7 +87,7 @@ void fl_learner_grant(fl_learner_t *l, float error) {
     }
     fl_allot(cost, n, l->layer_count, c->s_min, c->s_max, output_rate(l, error), granted);
     for (uint32_t i = 0; i < l->layer_count; i++) {
-        l->layers[i].granted = not_below_floor(c, granted[i], n[i]);
+        l->layers[i].granted = greater(granted[i], least_of(c, i, n[i]));
     }
 }
 

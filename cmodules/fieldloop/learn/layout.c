@@ -84,16 +84,24 @@ static uint32_t most(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
-// Entries of the list that a layer has use for. What does not fit is set to zero instead, where nobody asks for it again.
+// Entries of the list that a layer has use for: none where all are kept. What does not fit is set to zero instead, where nobody
+// asks for it again.
 static uint32_t list_entries(const fl_learner_config_t *c, const fl_layer_t *layer) {
-    if (c->selector == FL_SELECT_DENSE) {
+    if (c->selector == FL_SELECT_MASK) {
+        return layer->keep_max;
+    }
+    uint32_t n = c->unit == FL_UNIT_CHANNEL ? layer->rows : layer->outputs;
+    uint32_t least = fl_learner_keep_least(c, layer, n);
+    if (least == n) {
         return 0;
     }
-    if (c->selector == FL_SELECT_MASK || c->unit == FL_UNIT_CHANNEL || c->bias_mode == FL_BIAS_DENSE ||
-        c->search == FL_SEARCH_HEAP) {
+    if (c->unit == FL_UNIT_CHANNEL || c->bias_mode == FL_BIAS_DENSE || c->search == FL_SEARCH_HEAP) {
         return layer->keep_max;
     }
     uint32_t cap = most(layer->outputs / FL_LISTED_PART, FL_LISTED_LEAST);
+    if (least > cap) {
+        return 0;
+    }
     return layer->keep_max < cap ? layer->keep_max : cap;
 }
 

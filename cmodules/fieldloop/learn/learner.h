@@ -103,6 +103,8 @@ typedef struct {
 
 // choose.c: the most entries (channels) that layer `i` keeps of n, at alpha = 1.
 uint32_t fl_learner_keep_max(const fl_learner_config_t *c, const fl_layer_t *layer, uint32_t n);
+// choose.c: fewer than so many it never keeps (not of selector mask).
+uint32_t fl_learner_keep_least(const fl_learner_config_t *c, const fl_layer_t *layer, uint32_t n);
 // choose.c: shares the budget out, where the selector has one: what is granted to each layer.
 void fl_learner_grant(fl_learner_t *l, float error);
 // choose.c: what of a layer is updated. May set what is not kept to zero. `l1`: of a delta of 16 bits. *entries: how many.

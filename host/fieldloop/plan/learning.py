@@ -25,6 +25,7 @@ _INDEX = 2  # of a kept entry
 _Q15 = 32768
 _LISTED = 16  # every so many-th entry of a delta has room in the list ...
 _LEAST_LISTED = 64  # ... or so many, whatever is more
+_LEAST_AT_OUTPUT = 16  # entries kept of the head
 
 
 class Settings(Protocol):
@@ -278,19 +279,25 @@ def _row_words(layer: _Layer, s: Settings) -> int:
 
 
 def _listed(layer: _Layer, s: Settings) -> int:
-    """Most kept entries that are listed; where there are more the others are set to zero."""
+    """Most kept entries that are listed; where there are more the others are set to zero.
+
+    None where all of them are kept anyway, or always more than there is room for.
+    """
     if s.selector == "dense":
         return 0
     if s.selector == "mask":
         share = s.mask[layer.distance] if layer.distance < len(s.mask) else 0.0
         in_255 = int(share * 255 + 0.5)
         return max(1, (layer.channels * in_255 + 127) // 255) if in_255 else 0
-    if s.unit == "channel":
-        return _most_kept(layer, layer.channels, s)
-    most = _most_kept(layer, layer.entries, s)
-    if s.bias_mode == "dense" or s.search == "heap":
+    n = layer.channels if s.unit == "channel" else layer.entries
+    most = _most_kept(layer, n, s)
+    least = most if s.selector in ("topk", "random") else _least_kept(layer, n, s)
+    if least == n:
+        return 0
+    if s.unit == "channel" or s.bias_mode == "dense" or s.search == "heap":
         return most
-    return min(most, max(layer.entries // _LISTED, _LEAST_LISTED))
+    room = max(layer.entries // _LISTED, _LEAST_LISTED)
+    return min(most, room) if least <= room else 0
 
 
 def _most_kept(layer: _Layer, n: int, s: Settings) -> int:
@@ -301,9 +308,15 @@ def _most_kept(layer: _Layer, n: int, s: Settings) -> int:
         most = keep_count(s, s.s_min, s.zeta, layer.distance, n)
     else:
         most = keep_count(s, s.s_max if s.selector != "loss" else s.s_min, 1.0, 0, n)
-        if layer.distance == 0 and n >= 2:
-            most = max(most, 2)
-    return max(most, min(s.floor, n))
+    return max(most, _least_kept(layer, n, s))
+
+
+def _least_kept(layer: _Layer, n: int, s: Settings) -> int:
+    least = s.floor
+    if layer.distance == 0:
+        by_paper = 1 if s.selector in ("tinyprop", "tinypropv2") else 2
+        least = max(least, _LEAST_AT_OUTPUT if s.k_rule == "integer" else by_paper)
+    return min(least, n)
 
 
 def keep_count(s: Settings, s_min: float, zeta: float, distance: int, n: int) -> int:

@@ -24,6 +24,7 @@ enum {
     FL_MAX_REPLAYS = 256,
     FL_MAX_MEMORY = 65535,  // samples
     FL_MAX_BATCH = 256,
+    FL_LEAST_AT_OUTPUT = 16,  // deltas kept of the head, with k_rule integer, if it has as many
 };
 
 // How many gradients of a layer are kept. Equations and sources: docs/DESIGN.md, section 5.
@@ -31,7 +32,7 @@ typedef enum {
     FL_SELECT_TINYPROPV2 = 0,  // TinyProp's ratio, and the skip rule
     FL_SELECT_TINYPROP = 1,    // a ratio between s_min and s_max from the layer's own error
     FL_SELECT_DENSE = 2,       // every gradient
-    FL_SELECT_TOPK = 3,        // the static ratio s_max, at least 2 at the output
+    FL_SELECT_TOPK = 3,        // the static ratio s_max
     FL_SELECT_RANDOM = 4,      // as many, but drawn at random
     FL_SELECT_LOSS = 5,        // a ratio from the loss alone, the same for every layer (Deutel et al.)
     FL_SELECT_MASK = 6,        // fixed channels of fixed layers (MIT sparse update): `mask`
