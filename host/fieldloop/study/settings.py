@@ -81,6 +81,7 @@ def _skipping(
 # least four of a layer's entries. Channels of a map are few, so channel selectors have the four.
 _SHARES = (0.01, 0.03, 0.1, 0.2, 0.4)
 _LOW = 4
+_METRICS = (0.5, 0.3, 0.15)  # thresholds of the decision metric
 
 SELECTORS: Mapping[str, Selector] = MappingProxyType(
     {
@@ -104,7 +105,7 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                         **_adaptive("tinypropv2", (0.9,)),
                         **_adaptive("tinypropv2", (0.9,), _LOW, zeta=0.8),
                     },
-                    (0.5, 0.3, 0.15, 0.05),
+                    _METRICS,
                 ),
             ),
             _selector(
@@ -125,13 +126,13 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                         **_adaptive("budget", (0.1, 0.3), _LOW),
                         **_adaptive("budget", (0.1, 0.3)),
                     },
-                    (0.5, 0.3, 0.15, 0.05),
+                    _METRICS,
                 ),
             ),
             _selector(
                 "topk_skip",
                 "static top-k + skip",
-                _skipping(_static("topk", (0.03, 0.1, 0.2)), (0.5, 0.3, 0.15, 0.05)),
+                _skipping(_static("topk", (0.03, 0.1, 0.2)), _METRICS),
             ),
             _selector(
                 "topk_channel",

@@ -285,7 +285,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 f"the camera tilted by {TILT:g} degrees",
                 "head and the last block's second convolution",
                 2,
-                2000,
+                1000,
                 _cifar10,
                 cut="add_1",
             ),
