@@ -29,7 +29,7 @@ from fieldloop.study.prepare import SCRATCH, THREADS, Prepared
 from fieldloop.study.raw import Classes, Samples
 
 ROOM = 4.0  # of activations
-LOGIT_ROOM = 10.0  # of the logits
+LOGIT_ROOM = 20.0  # of the logits
 WEIGHT_ROOM = 3.0
 CALIBRATED = 128
 _LOGITS = 1.0  # deviation of the first logits

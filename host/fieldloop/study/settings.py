@@ -101,7 +101,8 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                 "TinyPropv2",
                 _skipping(
                     {
-                        **_adaptive("tinypropv2", (0.4, 0.9), _LOW),
+                        **_adaptive("tinypropv2", (0.9,), _LOW, zeta=0.35),
+                        **_adaptive("tinypropv2", (0.9,), _LOW),
                         **_adaptive("tinypropv2", (0.9,)),
                         **_adaptive("tinypropv2", (0.9,), _LOW, zeta=0.8),
                     },
