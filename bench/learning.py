@@ -29,7 +29,7 @@ from fieldloop.runtime import Learner, LearnerConfig, Model  # noqa: E402
 
 PAGE = ROOT / "docs" / "results" / "learning-cost.md"
 DENSE_SAMPLES = 20  # a dense step hardly depends on the sample
-RATE = 0.3
+RATE = 1.0
 CONFIGS = {
     "dense": LearnerConfig(selector="dense", replays=0, lr=RATE),
     "tinyprop": LearnerConfig(selector="tinyprop", replays=0, lr=RATE),
