@@ -51,7 +51,8 @@ def _selector(name: str, title: str, rungs: Mapping[str, Mapping[str, Any]]) -> 
 
 def _static(kind: str, shares: tuple[float, ...], **more: Any) -> dict[str, dict[str, Any]]:
     base = {"selector": kind, "skip": "off", "floor": HEAD}
-    return {f"{s:g}": {**base, "s_min": s, "s_max": s, **more} for s in shares}
+    tail = f", floor {more['floor']}" if "floor" in more and "unit" not in more else ""
+    return {f"{s:g}{tail}": {**base, "s_min": s, "s_max": s, **more} for s in shares}
 
 
 def _adaptive(
@@ -93,7 +94,11 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
                 "dense + skip",
                 _skipping({"": {"selector": "dense"}}, (0.93, 0.8, 0.6, 0.4, 0.25, 0.1, 0.05)),
             ),
-            _selector("topk", "static top-k", _static("topk", _SHARES)),
+            _selector(
+                "topk",
+                "static top-k",
+                {**_static("topk", (0.01, 0.04, 0.1), floor=_LOW), **_static("topk", _SHARES)},
+            ),
             _selector("random", "random-k", _static("random", _SHARES[1:])),
             _selector("tinyprop", "TinyProp", _adaptive("tinyprop", (0.2, 0.4, 0.9))),
             _selector(
@@ -193,7 +198,7 @@ def rungs_of(name: str, choice: Choice) -> tuple[Rung, ...]:
     if name != "topk":
         return found
     share = round(min(max(choice.matched, 0.005), 1.0), 4)
-    matched = _static("topk", (share,))
+    matched = _static("topk", (share,), floor=_LOW)
     changes = next(iter(matched.values()))
     return (*found, Rung("topk", MATCHED, MappingProxyType(changes)))
 

@@ -21,6 +21,7 @@ from fieldloop.study.summary import Point, points_of
 
 _MOST = 0.09  # backward effort
 _NEAR = 0.002  # accuracy
+_STEADY = 0.005  # from scratch the lower of two rates as near as that is taken: it is steadier
 
 Say = Callable[[str], None]
 
@@ -78,7 +79,12 @@ def _best_rates(results: Mapping[str, Result], mode: str, name: str) -> dict[str
 
     def best(selector: str) -> float | None:
         rates = [rate for s, rate in means if s == selector]
-        return max(rates, key=lambda rate: means[selector, rate]) if rates else None
+        if not rates:
+            return None
+        top = max(means[selector, rate] for rate in rates)
+        room = _STEADY if mode == SCRATCH else 0.0
+        near = [rate for rate in rates if means[selector, rate] >= top - room]
+        return min(near) if mode == SCRATCH else max(near, key=lambda r: means[selector, r])
 
     entry: dict[str, Any] = {"rate": best("dense"), "rungs": {}, "matched": 0.1}
     if mode == SCRATCH:
