@@ -77,7 +77,14 @@ def _options(args: argparse.Namespace, folder: Path) -> Options:
     count = _SEEDS if args.seeds is None else args.seeds
     if count < 1 or (args.processes is not None and args.processes < 1):
         raise UsageError("seeds, processes: expected at least 1")
-    seeds = settings.TUNED_ON if args.tune else tuple(range(1 if args.quick else count))
+    first = settings.FIRST_SEED
+    seeds = (
+        settings.TUNED_ON
+        if args.tune
+        else (first,)
+        if args.quick
+        else tuple(range(first, first + count))
+    )
     options = Options(folder, seeds=seeds, quick=args.quick, scratch=not args.no_scratch)
     changes: dict[str, Any] = {}
     if args.sets:

@@ -45,7 +45,9 @@ class Options:
 
     folder: Path
     sets: tuple[str, ...] = tuple(TASKS)
-    seeds: tuple[int, ...] = tuple(range(settings.SEEDS))
+    seeds: tuple[int, ...] = tuple(
+        range(settings.FIRST_SEED, settings.FIRST_SEED + settings.SEEDS)
+    )
     selectors: tuple[str, ...] = tuple(settings.SELECTORS)
     quick: bool = False
     scratch: bool = True
