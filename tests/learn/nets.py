@@ -378,7 +378,7 @@ def random_config(seed: int, deltas: str = "f32") -> LearnerConfig:
         memory=one(0, 1, 5, 20),
         holdout=one(0, 2, 3),
         seed=int(rng.integers(0, 2**32)),
-        mask=(*(rng.random(5) * (rng.random(5) < 0.8)).tolist(), 0.5)
+        mask=(0.5, *(rng.random(5) * (rng.random(5) < 0.8)).tolist())
         if selector == "mask"
         else (),
     )

@@ -80,6 +80,10 @@ class BackwardPass(Facts):
             stop.op.name: self.describe(number, stop)
             for number, stop in enumerate(self.trained_stops)
         }
+        known = self.trained_layers.items()
+        moving = {name for name, layer in known if layer.mask is None or layer.mask.any()}
+        # a mask leaves layers out: the walk ends above those at its end
+        self.walk = way_back(graph, self.head, moving)
 
     def restart(self) -> None:
         """Factory weights, nothing learned."""
@@ -159,7 +163,9 @@ class BackwardPass(Facts):
         first = Delta(q16.q_from_f32(output), -15) if self.int16 else Delta(output)
         deltas, total = {self.head.output: first}, 0
         granted = self.grants(alpha)
-        for stop in self.way:
+        for name, layer in self.trained_layers.items():
+            self.layers[name].entries += layer.entries
+        for stop in self.walk:
             delta = deltas.pop(stop.delta)
             delta.words = masked(stop, delta.words, saved)
             chosen = delta.words
@@ -168,7 +174,6 @@ class BackwardPass(Facts):
                 keep = self.choose(stop, layer, delta, saved, alpha, granted)
                 kept = int(keep.sum())
                 total += kept
-                self.layers[stop.op.name].entries += layer.entries
                 self.layers[stop.op.name].kept += kept
                 chosen = np.where(keep, delta.words, delta.words.dtype.type(0))
                 propagated = layer.entries if layer.mask is not None else kept
@@ -331,13 +336,16 @@ class BackwardPass(Facts):
                 flat = centred.ravel()
                 step_rules.step_fully_connected_row(layer, c, key, row, mine[0].value, flat)
                 continue
-            gradient = spots_to_row(op, row, mine, centred, w).ravel()
+            gradient = spots_to_row(op, row, mine, centred, w).ravel() if mine else None
             if c.batch == 1:
+                assert gradient is not None
                 step_rules.step_row(layer, c, key, row, gradient)
                 continue
             total = select.ordered_sum(np.array([s.value for s in every[row]], F))
-            old, old_total = layer.slots.get(row, (np.zeros_like(gradient), F(0)))
-            layer.slots[row] = (old + gradient, old_total + total)
+            old, old_total = layer.slots.get(row, (None, F(0)))
+            if old is not None and gradient is not None:
+                gradient = old + gradient
+            layer.slots[row] = (old if gradient is None else gradient, old_total + total)
         if layer.b is None or c.batch > 1:
             return
         for row, mine in enumerate(every):
@@ -387,7 +395,8 @@ class BackwardPass(Facts):
             step_rules.begin_update(layer, c)
             for row in sorted(layer.slots):
                 gradient, total = layer.slots[row]
-                step_rules.step_row(layer, c, key, row, gradient / count)
+                if gradient is not None:  # None: touched by its bias alone
+                    step_rules.step_row(layer, c, key, row, gradient / count)
                 if layer.b is not None:
                     step_rules.step_bias(layer, c, key, row, total / count)
             layer.slots.clear()

@@ -39,7 +39,7 @@ class Layer:
     clipped: int = 0
     decay1: Any = ONE
     decay2: Any = ONE
-    slots: dict[int, tuple[Array, Any]] = field(default_factory=dict)  # of a batch, by row
+    slots: dict[int, tuple[Array | None, Any]] = field(default_factory=dict)  # of a batch, by row
 
     @property
     def rows(self) -> int:
@@ -173,7 +173,8 @@ def step_bias(layer: Layer, c: LearnerConfig, key: int, row: int, total: Any) ->
             else:
                 assert layer.bias_moment2 is not None
                 moments = layer.bias_moment1[row], layer.bias_moment2[row]
-                m, layer.bias_moment2[row], ratio = adam(layer, c, *moments, total)
+                real = np.clip(total, F(-1e15), F(1e15))
+                m, layer.bias_moment2[row], ratio = adam(layer, c, *moments, real)
                 step = factor * ratio
             layer.bias_moment1[row] = m
     move = int(round_stochastic(np.array(step), random_bits(key, layer.w.size + row)))

@@ -145,6 +145,10 @@ def test_the_first_sample_trains(selector: str, deltas: str) -> None:
         ({"deltas": "int16", "batch": 2}, "deltas: int16 goes with SGD"),
         ({"deltas": "int16", "weights": "f32"}, "deltas: int16 goes with SGD"),
         ({"selector": "mask"}, "mask: all zero, nothing would ever be trained"),
+        (
+            {"selector": "mask", "layers": 2, "mask": (0.0, 0.0, 1.0)},
+            "mask: all zero, nothing would ever be trained",
+        ),
         ({"holdout": 1}, "holdout: 1 leaves nothing"),
         ({"layers": 17}, "layers"),
         ({"replays": 257}, "replays"),
@@ -269,6 +273,27 @@ def test_macs_of_every_selector_are_the_formulas(selector: str, unit: str) -> No
     assert [s.entries for s in before] == [
         learner.stats.trained * cost.entries for cost in RESIDUAL
     ]
+
+
+@pytest.mark.parametrize("deltas", ["f32", "int16"])
+def test_a_mask_hands_down_nothing_to_layers_that_it_leaves_out(deltas: str) -> None:
+    net = residual_net()
+    learners = [
+        Learner(Model(net.image), settings(selector="mask", mask=mask, deltas=deltas))
+        for mask in ((1.0, 0.5), (1.0, 0.5, *[0.0] * 3, 1.0))
+    ]
+    for i, x in enumerate(samples(net, 8, 6)):
+        for learner in learners:
+            learner.train(x, i % 4)
+    short, long = learners
+    updated = [s.kept for s in short.layer_stats()]
+    assert updated[0] > 0 and updated[1] > 0 and not any(updated[2:])
+    head, second = RESIDUAL[:2]
+    assert short.stats.backward_macs == short.stats.trained * (
+        head.macs(head.entries, head.entries) + second.macs(updated[1] // short.stats.trained, 0)
+    )
+    assert long.stats.backward_macs > short.stats.backward_macs
+    assert [s.entries for s in short.layer_stats()] == [s.entries for s in long.layer_stats()]
 
 
 # ---- 9: stochastic rounding ----

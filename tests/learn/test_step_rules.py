@@ -286,6 +286,16 @@ def test_adam_bounds_a_gradient_that_could_overflow_its_square() -> None:
     assert np.isfinite(t.moment1).all() and np.isfinite(t.moment2).all()
 
 
+@pytest.mark.parametrize("total", [1e38, -1e38, math.inf])
+def test_adam_bounds_what_a_bias_is_given(total: float) -> None:
+    b = np.array([7], np.int32)
+    moments = np.zeros((2, 1), f32)
+    for _ in range(3):
+        step_bias(Rule(np.ones(1, f32)), 0, total, 0, b, moments)
+    assert np.isfinite(moments).all()
+    assert abs(moments[0, 0]) <= 1e15 and moments[1, 0] > 0
+
+
 def test_the_square_root_is_correctly_rounded() -> None:
     rng = np.random.default_rng(0)
     bits = np.concatenate(

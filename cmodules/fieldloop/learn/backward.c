@@ -47,19 +47,24 @@ uint32_t fl_learner_backward(fl_learner_t *l, float error) {
     }
     for (uint32_t at = 0; at < l->way_count; at++) {
         const fl_hop_t *step = &l->way[at];
+        uint32_t all = l->delta[step->delta].words;
+        if (step->layer != FL_NONE) {
+            l->layer_stats[step->layer].entries += all;
+        }
+        if (step->flags & FL_WAY_IDLE) {
+            continue;
+        }
         mask(l, at);
         if (step->flags & FL_WAY_FUSED) {
             continue;
         }
         const fl_op_t *op = &l->model->ops[step->op];
-        uint32_t all = l->delta[step->delta].words;
         uint32_t l1 = fl_is_q(l) && fl_has_weights(op) ? fl_q_l1(&fl_words(l, step->delta)->q, all) : 0;
         uint32_t updates = 0;
         fl_kept_t kept = everything;
         if (step->layer != FL_NONE) {
             kept = fl_learner_choose(l, step, error, rate, l1, &updates);
             kept_of_all += updates;
-            l->layer_stats[step->layer].entries += all;
             l->layer_stats[step->layer].kept += updates;
         }
         // a mask restricts what is updated, not what is handed down

@@ -2,13 +2,20 @@
 // are stepped at once, by the average. A slot is the row's gradient and behind it its bias's.
 #include <string.h>
 
+#include "learn/rounding.h"
 #include "learner.h"
+
+// What a slot begins with: no gradient holds it, being a sum that begins at 0. A row that has its slot for its bias alone
+// (FL_BIAS_DENSE) keeps it, and its weights stay, moments included.
+#define NO_GRADIENT (-0.0f)
 
 static float *slot_of(fl_layer_t *layer, uint32_t row) {
     uint32_t bytes = layer->row_bytes + 1;
     if (layer->slot_of[row] == FL_NO_SLOT) {
         layer->slot_of[row] = (uint16_t)layer->slots_taken++;
-        memset(layer->slots + (size_t)layer->slot_of[row] * bytes, 0, bytes * sizeof(float));
+        float *slot = layer->slots + (size_t)layer->slot_of[row] * bytes;
+        memset(slot, 0, bytes * sizeof(float));
+        slot[0] = NO_GRADIENT;
     }
     return layer->slots + (size_t)layer->slot_of[row] * bytes;
 }
@@ -42,10 +49,13 @@ static void step_layer(fl_learner_t *l, fl_layer_t *layer, float samples) {
             continue;
         }
         float *slot = slot_of(layer, row);
+        int has_gradient = fl_bits_of(slot[0]) != fl_bits_of(NO_GRADIENT);
         for (uint32_t j = 0; j <= layer->row_bytes; j++) {
             slot[j] = slot[j] / samples;
         }
-        fl_step_row(&rule, &trained, row, slot, layer->row_bytes);
+        if (has_gradient) {
+            fl_step_row(&rule, &trained, row, slot, layer->row_bytes);
+        }
         fl_learner_step_bias(&rule, layer, row, slot[layer->row_bytes]);
     }
     fl_learner_end_update(l, layer, &rule);

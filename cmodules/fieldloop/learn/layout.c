@@ -214,6 +214,12 @@ int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl
     if (err) {
         return err;
     }
+    if (config->selector == FL_SELECT_MASK) {
+        fl_learner_prune(m, l);
+        if (l->way[0].flags & FL_WAY_IDLE) {
+            return FL_EINVAL;  // nothing would ever be trained
+        }
+    }
     find_rehearsal_set(m, l);
     for (uint32_t op = 0; op <= l->last_op; op++) {
         l->forward_macs += fl_model_op_macs(m, op);

@@ -64,6 +64,7 @@ static inline fl_state_header_t *fl_state(const fl_learner_t *l) {
 enum {
     FL_WAY_ADDS = 1,      // fl_hop_t.flags: to[0] holds a delta already; shifted by 1, to[1]
     FL_WAY_FUSED = 4,     // a pool whose delta is that of the convolution before it, place by place
+    FL_WAY_IDLE = 8,      // neither here nor below does a mask train anything: not walked
     FL_LISTED_PART = 16,  // so many-th part of a delta's entries is listed at most, but FL_LISTED_LEAST
     FL_LISTED_LEAST = 64,
 };
@@ -75,6 +76,8 @@ int fl_learner_layout(const fl_model_t *m, const fl_learner_config_t *config, fl
 // way.c: fills way, delta, delta_words, layer_count. trained[count]: the layers, in execution order. limit: no delta's L1 norm
 // may come to it.
 int fl_learner_way(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t *trained, uint32_t count, float limit);
+// way.c: takes from the walk what leads to layers alone that a mask leaves out. What was planned and counted stays.
+void fl_learner_prune(const fl_model_t *m, fl_learner_t *l);
 // way.c: the last operator before `before` that makes tensor `t`, or -1: the walk back always ends.
 int32_t fl_learner_producer(const fl_model_t *m, uint32_t t, uint32_t before);
 // layout.c: multiply-accumulates of one entry of a weighted operator's delta.

@@ -139,7 +139,7 @@ static const char *combinations(const fl_learner_config_t *c) {
     }
     if (c->selector == FL_SELECT_MASK) {
         uint32_t any = 0;
-        for (uint32_t i = 0; i < FL_MAX_TRAINABLE; i++) {
+        for (uint32_t i = 0; i < (c->layers ? c->layers : FL_MAX_TRAINABLE); i++) {
             any |= c->mask[i];
         }
         if (!any) {

@@ -43,7 +43,7 @@ void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t ind
     if (sum == 0.0f) {
         return;
     }
-    float s = m2 ? adam(u, sum, m1, m2) : m1 ? momentum(u, sum, m1) : sum;
+    float s = m2 ? adam(u, limited(sum), m1, m2) : m1 ? momentum(u, sum, m1) : sum;
     int64_t v = (int64_t)*b - fl_round_stochastic(fl_bias_factor(u, row) * s, fl_random(u->key, index));
     *b = (int32_t)(v > FL_BIAS_LIMIT ? FL_BIAS_LIMIT : v < -FL_BIAS_LIMIT ? -FL_BIAS_LIMIT : v);
 }

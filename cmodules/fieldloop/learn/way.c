@@ -328,3 +328,20 @@ int fl_learner_way(const fl_model_t *m, fl_learner_t *l, const fl_trainable_t *t
     err = place_deltas(l, &lives);
     return err ? err : check_ranges(m, l, limit);
 }
+
+void fl_learner_prune(const fl_model_t *m, fl_learner_t *l) {
+    uint8_t is_wanted[FL_MAX_DELTAS] = {0};
+    for (uint32_t at = l->way_count; at-- > 0;) {
+        fl_hop_t *step = &l->way[at];
+        uint32_t inputs = inputs_of(&m->ops[step->op]);
+        int leads = step->layer != FL_NONE && !fl_is_frozen(l, &l->layers[step->layer]);
+        for (uint32_t i = 0; i < inputs; i++) {
+            if (step->to[i] != FL_NONE && !is_wanted[step->to[i]]) {
+                step->to[i] = FL_NONE;
+            }
+            leads |= step->to[i] != FL_NONE;
+        }
+        is_wanted[step->delta] = (uint8_t)leads;
+        step->flags |= leads ? 0 : FL_WAY_IDLE;
+    }
+}

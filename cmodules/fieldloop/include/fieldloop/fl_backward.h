@@ -150,8 +150,9 @@ void fl_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, c
 void fl_step_fully_connected_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, float delta,
                                  const int8_t *x /* [cols] */, uint32_t cols);
 
-// One bias: b -= s, stochastically, clamped to +-2^30; the step is fl_step_row's, of g = sum (not clamped) and with the factor
-// lr / (x_scale * w_scale[row]). `m1`, `m2`: its moments, or NULL. A sum of 0 moves nothing, moments included.
+// One bias: b -= s, stochastically, clamped to +-2^30; the step is fl_step_row's, of g = sum (in Adam's without x_scale, but
+// clamped alike) and with the factor lr / (x_scale * w_scale[row]). `m1`, `m2`: its moments, or NULL. A sum of 0 moves nothing,
+// moments included.
 void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t index, int32_t *b, float *m1, float *m2);
 
 // Square root of v >= 0, correctly rounded (IEEE 754), without libm.

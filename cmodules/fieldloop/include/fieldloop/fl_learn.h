@@ -93,7 +93,9 @@ typedef struct {
     uint32_t memory;     // capacity of the rehearsal memory in RAM, in samples (balanced over classes); 0 = none
     uint32_t holdout;    // every n-th sample of the image's rehearsal set is only evaluated on; 0 = none, else >= 2
     uint32_t seed;       // of rounding, drawing and rehearsal; a loaded state goes on with its own
-    uint8_t mask[FL_MAX_TRAINABLE];  // of FL_SELECT_MASK: share of channels trained, in 1/255, from the output backwards
+    // of FL_SELECT_MASK: share of channels trained, in 1/255, from the output backwards; what leads to shares of 0 alone is not
+    // walked
+    uint8_t mask[FL_MAX_TRAINABLE];
 } fl_learner_config_t;
 
 // Counters since fl_learner_init or the last fl_learner_reset; part of the state.
