@@ -158,15 +158,6 @@ void fl_step_bias(const fl_step_rule_t *u, uint32_t row, float sum, uint32_t ind
 // Square root of v >= 0, correctly rounded (IEEE 754), without libm.
 float fl_square_root(float v);
 
-// ---- pools and folded activations; delta_in is overwritten ----
-
-// Each output's delta goes to the first largest input of its window.
-void fl_backward_max_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const int8_t *x, const float *delta,
-                          float *delta_in);
-
-// Each output's delta is shared evenly by the inputs of its window (padding does not count).
-void fl_backward_avg_pool(const fl_conv_params_t *p, const fl_map_dims_t *d, const float *delta, float *delta_in);
-
 // The folded activation: delta[i] stays iff act_min < q[i] < act_max, q the operator's saved int8 output.
 void fl_backward_activation(const int8_t *q /* [n] */, uint32_t n, int32_t act_min, int32_t act_max,
                             float *delta /* [n] */);
