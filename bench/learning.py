@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "host"), str(ROOT / "bench")]
 
-from learn_harness import board, nets  # noqa: E402
+from learn_harness import board, kernels, nets  # noqa: E402
 
 from fieldloop.errors import FieldloopError  # noqa: E402
 from fieldloop.runtime import Learner, LearnerConfig, Model  # noqa: E402
@@ -124,7 +124,26 @@ def gain(case: nets.Case, name: str) -> Gain:
     )
 
 
-def page(costs: list[Cost], gains: list[Gain]) -> str:
+def kernel_lines(counted: dict[str, dict[str, kernels.Case]]) -> list[str]:
+    """A table: instructions per multiply-accumulate of each case, a column a board."""
+    cores = [board.MACHINES[name].core for name in counted]
+    lines = [
+        "",
+        "The f32 kernels one by one: instructions for a multiply-accumulate; of a step, for a"
+        " weight. `input`: the delta of the layer's input; `row`: the gradient of its weights; `step`: the"
+        " update. `sparse`: one output in twenty is kept.",
+        "",
+        "| case | MACs | " + " | ".join(cores) + " |",
+        "|---|--:|" + "--:|" * len(cores),
+    ]
+    for case, first in next(iter(counted.values())).items():
+        cells = [case, f"{first.macs:,}"]
+        cells += [f"{c[case].instructions / c[case].macs:.1f}" for c in counted.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def page(costs: list[Cost], gains: list[Gain], counted: dict[str, dict[str, kernels.Case]]) -> str:
     lines = [
         "# What learning costs",
         "",
@@ -159,7 +178,7 @@ def page(costs: list[Cost], gains: list[Gain]) -> str:
         cells = [g.network, g.config, f"{g.before:.1%}", f"{g.after:.1%}"]
         cells += [f"{g.backward_effort:.1%}", f"{g.total_effort:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *kernel_lines(counted)]) + "\n"
 
 
 def main() -> int:
@@ -181,6 +200,7 @@ def main() -> int:
     costs: list[Cost] = []
     gains: list[Gain] = []
     try:
+        counted = {n: kernels.count(board.MACHINES[n]) for n in args.board or board.MACHINES}
         for network in args.network or nets.NETWORKS:
             print(f"{network}: training", file=sys.stderr, flush=True)
             case = nets.case(network, args.samples)
@@ -200,10 +220,11 @@ def main() -> int:
         "anchors": dict(nets.ANCHORS),
         "costs": [asdict(c) for c in costs],
         "gains": [asdict(g) for g in gains],
+        "kernels": {n: {k: asdict(c) for k, c in cases.items()} for n, cases in counted.items()},
     }
-    print(json.dumps(data) if args.json else page(costs, gains))
+    print(json.dumps(data) if args.json else page(costs, gains, counted))
     if args.write:
-        PAGE.write_text(page(costs, gains))
+        PAGE.write_text(page(costs, gains, counted))
         PAGE.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
     return 0
 
