@@ -130,8 +130,8 @@ def kernel_lines(counted: dict[str, dict[str, kernels.Case]]) -> list[str]:
     lines = [
         "",
         "The f32 kernels one by one: instructions for a multiply-accumulate; of a step, for a"
-        " weight. `input`: the delta of the layer's input; `row`: the gradient of its weights; `step`: the"
-        " update. `sparse`: one output in twenty is kept.",
+        " weight. `input`: the delta of the layer's input; `row`: the gradient of its weights;"
+        " `step`: the update. `sparse`: one output in twenty is kept.",
         "",
         "| case | MACs | " + " | ".join(cores) + " |",
         "|---|--:|" + "--:|" * len(cores),

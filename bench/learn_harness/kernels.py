@@ -17,7 +17,7 @@ LEVELS = {"base": "-Os", "learn": "-O2"}  # as micropython.mk has it
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kernel on one case. `macs`: multiply-accumulates, of a step weights; `crc`: its output's."""
+    """One kernel on one case. `macs`: multiply-accumulates, of a step weights."""
 
     macs: int
     instructions: int
