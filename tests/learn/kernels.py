@@ -64,17 +64,6 @@ def count(kept: Array | None, everything: int) -> int:
     return everything if kept is None else int(kept.size)
 
 
-def pool_input(kind: str, conv: Conv, x: Array, delta: Array) -> Array:
-    """kind: "max_pool" or "avg_pool"."""
-    _, lib = core()
-    out = f32(*conv.in_shape)
-    maps = [c(x, "int8_t *")] if kind == "max_pool" else []
-    getattr(lib, f"fl_backward_{kind}")(
-        conv.c_params(), conv.c_dims(), *maps, c(delta, "float *"), c(out, "float *")
-    )
-    return out
-
-
 # ---- spots ----
 
 

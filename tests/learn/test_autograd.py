@@ -18,7 +18,6 @@ from kernels import (
     all_spots,
     c,
     core,
-    pool_input,
     rows_input,
     spots_input,
     spots_row,
@@ -26,7 +25,10 @@ from kernels import (
     step_fully_connected_row,
     step_row,
 )
+from reference_way import pool_to_input
 from test_spots import random_conv, random_weights
+
+from fieldloop.ir.op import Op, OpKind, Window
 
 torch = pytest.importorskip("torch")
 _, lib = core()
@@ -169,8 +171,9 @@ def test_fully_connected_weights_take_the_gradient_step(precision: str, seed: in
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("kind", ["max_pool", "avg_pool"])
-def test_pools(kind: str, precision: str, seed: int) -> None:
+@pytest.mark.parametrize("kind", [OpKind.MAX_POOL, OpKind.AVG_POOL])
+def test_pools(kind: OpKind, precision: str, seed: int) -> None:
+    """The reference's: the core has no kernel for pools, and test_learner.py finds equal bytes."""
     rng = np.random.default_rng(100 + seed)
     kernel = tuple(int(v) for v in rng.integers(1, 4, 2))
     stride = tuple(int(v) for v in rng.integers(1, 4, 2))
@@ -181,17 +184,19 @@ def test_pools(kind: str, precision: str, seed: int) -> None:
         (size + 2 * p - k) // s + 1
         for size, p, k, s in zip((h, w), pads, kernel, stride, strict=True)
     )
-    conv = Conv(kernel, stride, (1, 1), pads, (h, w, channels), (*out, channels))
+    window = Window(kernel, stride, pads=(pads[0], pads[0], pads[1], pads[1]))
     # few distinct values, so that windows have several largest inputs
     x = rng.integers(-3, 4, (h, w, channels)).astype(np.int8)
     delta = rng.normal(size=(*out, channels)).astype(f32)
     t_x = tensor(map_to_torch(x.astype(np.float64)), precision)
-    if kind == "max_pool":
+    if kind is OpKind.MAX_POOL:
         y = torch.nn.functional.max_pool2d(t_x, kernel, stride, pads)
     else:
         y = torch.nn.functional.avg_pool2d(t_x, kernel, stride, pads, count_include_pad=False)
     y.backward(torch.tensor(map_to_torch(delta)).to(y.dtype))
-    close(pool_input(kind, conv, x, delta).transpose(2, 0, 1)[None], t_x.grad)
+    into = np.zeros(x.shape, f32)
+    pool_to_input(Op("pool", kind, ("x",), "y", window=window), x, delta.ravel(), into)
+    close(into.transpose(2, 0, 1)[None], t_x.grad)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
