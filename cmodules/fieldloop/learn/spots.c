@@ -9,7 +9,7 @@ void fl_spots_begin(const fl_learner_t *l, const fl_hop_t *step, fl_spots_t *s) 
     const fl_model_t *m = l->model;
     const fl_op_t *op = &m->ops[step->op];
     const fl_op_t *pool = fl_has_weights(op) ? NULL : op;
-    *s = (fl_spots_t){.delta = fl_words(l, step->delta), .low = INT8_MIN - 1, .high = INT8_MAX + 1, .is_q = fl_is_q(l)};
+    *s = (fl_spots_t){.delta = fl_words(l, step->delta), .is_q = fl_is_q(l)};
     if (step->pool != FL_NONE) {
         pool = &m->ops[l->way[step->pool].op];
         s->low = op->act_min;
@@ -22,7 +22,8 @@ void fl_spots_begin(const fl_learner_t *l, const fl_hop_t *step, fl_spots_t *s) 
     if (pool) {
         s->pool = pool;
         s->map = fl_learner_dims(m, pool);
-        s->q = fl_model_tensor(m, pool->in[0]);
+        // an average of its own asks for nothing there, and a plan may not have held it whole
+        s->q = pool != op || pool->opcode == FL_OP_MAX_POOL ? fl_model_tensor(m, pool->in[0]) : NULL;
         s->last_y = s->map.in_h - pool->p.conv.kernel_h;
         s->last_x = s->map.in_w - pool->p.conv.kernel_w;
     }
@@ -157,11 +158,14 @@ static int next_share(fl_spots_t *s, fl_spot_t *spot) {
             s->kx = s->tx.first;
             s->is_open = ++s->ky < s->ty.end;
         }
-        int8_t q = *input_at(s, iy, ix);
-        if (q > s->low && q < s->high) {
-            *spot = (fl_spot_t){(uint16_t)iy, (uint16_t)ix, s->share};
-            return 1;
+        if (s->q) {
+            int8_t q = *input_at(s, iy, ix);
+            if (q <= s->low || q >= s->high) {
+                continue;
+            }
         }
+        *spot = (fl_spot_t){(uint16_t)iy, (uint16_t)ix, s->share};
+        return 1;
     }
     return 0;
 }

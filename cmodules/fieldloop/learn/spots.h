@@ -21,9 +21,9 @@ typedef struct {
     // entries that stand for windows of a pool
     const fl_op_t *pool;  // NULL: each is a spot
     fl_map_dims_t map;    // of the pool
-    const int8_t *q;      // its input
+    const int8_t *q;      // its input; NULL: not looked at
     int32_t last_y, last_x;  // windows that start at 0..last lie on the map as a whole
-    int32_t low, high;    // averages: an input counts where its q lies between (neither of them)
+    int32_t low, high;    // averages with a q: an input counts where it lies between (neither of them)
     int is_q;
     // the window of an average that is being shared out
     fl_taps_t ty, tx;
