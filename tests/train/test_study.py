@@ -17,7 +17,7 @@ from fieldloop.paths import data_root
 from fieldloop.quantize.options import QuantizeOptions
 from fieldloop.quantize.weights import weight_quant
 from fieldloop.runtime import Learner, LearnerConfig, Model
-from fieldloop.study import networks, raw, scratch, settings, summary, tasks
+from fieldloop.study import networks, points, raw, report, scratch, settings, summary, tasks
 from fieldloop.study.plots import pareto_svg
 from fieldloop.study.runs import Job
 from fieldloop.study.streams import PHASES, phases_of, stream_of
@@ -117,6 +117,8 @@ def test_a_torn_line_is_no_result(tmp_path: Path) -> None:
     path.write_text('{"key": "a", "accuracy": 1}\n{"key": "b"}\n{"key": "c", "accu')
     assert set(read_results(path)) == {"a", "b"}
     assert read_results(tmp_path / "nothing") == {}
+    path.write_bytes(b'\xff\xfe\x00\n[]\n3\n{"key": "a"}\n')
+    assert set(read_results(path)) == {"a"}
 
 
 # ---- cutting and shifting
@@ -264,17 +266,55 @@ def test_efforts_and_comparisons() -> None:
     # Dense + skip costs 0.6 in all and has 0.8; half of the way from 0.5 (untouched) is 0.65.
     against = d["versus"]["tinypropv2"]["dense_skip"]
     assert against["beats"] and against["gain"] == pytest.approx(0.91 - 0.65)
+    assert against["from_untrained"]  # no setting of dense + skip was run at 0.55
+    said = small_summary()["summary"]
+    assert said["tinypropv2_beats"]["dense_skip"] == ["mnist"]
+    assert said["tinypropv2_beats_clearly"]["dense_skip"] == []
     assert small_summary()["summary"]["tinypropv2_within_a_point"] == ["mnist"]
 
 
-def test_a_front_never_falls_and_a_plot_is_well_formed() -> None:
+def test_a_ladders_settings_are_chosen_on_other_seeds() -> None:
+    rows = [
+        ("topk", "low", 0, 0.6, 20),
+        ("topk", "low", 1, 0.8, 20),
+        ("topk", "worse", 0, 0.9, 30),  # of seed 0 the best, of seed 1 the worst
+        ("topk", "worse", 1, 0.3, 30),
+        ("topk", "high", 0, 0.7, 60),
+        ("topk", "high", 1, 0.9, 60),
+    ]
+    ladder = points.points_of([result(*row) for row in rows], "shift", "mnist")
+
+    def reached(effort: float, seed: int) -> float:
+        return points.reached(ladder, effort, seed, 0.5, 0.5)
+
+    assert reached(0.6, 0) == pytest.approx(0.6) and reached(0.6, 1) == pytest.approx(0.8)
+    # Between 0.6 and 0.8, without the rung of 0.65 that is worse on seed 1.
+    assert reached(0.65, 0) == pytest.approx(0.625)
+    # On seed 0 it is better, so seed 1 has to take it, bad as it is there, and none above it.
+    assert reached(0.65, 1) == reached(0.9, 1) == pytest.approx(0.3)
+    assert reached(0.55, 0) == pytest.approx(0.55) and reached(0.5, 0) == 0.5
+    assert points.is_below(ladder, 0.59) and not points.is_below(ladder, 0.6)
+
+
+def test_the_page_says_what_a_reader_must_know() -> None:
+    data = small_summary()
+    page = report.page_of(data, "make")
+    assert "Seeds 0 and 1; settings were chosen on seeds 100 and 101" in page
+    assert "†" in page.split("beats dense + skip | ")[1]
+    assert "static top-k on 0 of" not in page  # it was never run
+    assert "A quick run" not in page and "A quick run" in report.page_of(
+        {**data, "quick": True}, "make"
+    )
+    assert "**TinyPropv2**. It is the learner's default." in page
+    data["summary"]["default"] = "topk"
+    assert "default is another: static top-k." in report.page_of(data, "make")
+    data["refused"] = {"mnist mask": "no room"}
+    assert "- mnist mask: no room" in report.page_of(data, "make")
+
+
+def test_a_plot_is_well_formed() -> None:
     from xml.etree import ElementTree
 
-    assert summary.front([(0.3, 0.5), (0.1, 0.6), (0.2, 0.4)]) == [
-        (0.1, 0.6),
-        (0.2, 0.6),
-        (0.3, 0.6),
-    ]
     titles = {name: s.title for name, s in settings.SELECTORS.items()}
     svg = pareto_svg("a < b", small_summary()["datasets"]["mnist"], titles)
     assert ElementTree.fromstring(svg).tag.endswith("svg") and "a &lt; b" in svg

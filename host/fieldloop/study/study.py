@@ -307,7 +307,7 @@ def read_results(path: Path) -> dict[str, Result]:
     found: dict[str, Result] = {}
     if not path.is_file():
         return found
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             result = json.loads(line)
             found[result["key"]] = result

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldloop.study import settings
+from fieldloop.study.points import Point, points_of
 from fieldloop.study.prepare import SCRATCH, SHIFT
 from fieldloop.study.runs import Job
 from fieldloop.study.study import Options, Progress, Result, execute, jobs_of
-from fieldloop.study.summary import Point, points_of
 
 _MOST = 0.09  # backward effort
 _NEAR = 0.002  # accuracy
