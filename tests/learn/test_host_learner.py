@@ -100,6 +100,31 @@ def test_fit_stops_early_and_keeps_the_best() -> None:
         patient.fit(xs, ys, patience=0)
 
 
+def test_what_is_refused_has_changed_nothing() -> None:
+    """A bad label is found before the first sample is learned, and so is a fit without a split."""
+    net = rehearsing_net()
+    learner = opened(net)
+    x, fresh = samples(net, 3, 5), learner.state
+    for bad in (5, -1, 1.5, None, "1"):
+        with pytest.raises(UsageError, match=r"label: expected 0\.\.4, got"):
+            learner.run(x, [0, 1, bad])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="expected one sample to quantise, got 3"):
+        learner.quantize(x.astype(np.float32))
+    assert learner.state == fresh
+    without = small_net(layers=3)
+    alone = opened(without)
+    fresh = alone.state
+    with pytest.raises(UsageError, match="nothing to evaluate on"):
+        alone.fit(samples(without, 3, 5), [0, 1, 2])
+    assert alone.state == fresh
+    alone.close()
+    with pytest.raises(UsageError, match="closed"):
+        alone.watermark(samples(without, 3, 5), [0, 1, 2])
+    for shares in (0.5, None, "1", ("a",), (2.0,)):
+        with pytest.raises(UsageError, match="mask: expected at most"):
+            opened(net, selector="mask", mask=shares)
+
+
 def test_a_batch_is_flushed() -> None:
     net = rehearsing_net()
     learner = opened(net, batch=100, selector="dense", replays=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
@@ -175,11 +176,12 @@ class Learner:
             )
         labels = list(ys)
         seen: list[int] = []
-        best, kept, total = 0, b"", 0
+        best, kept = 0, b""
+        _, total = self.evaluate()  # refuses before the first step what it would after the last
         for _ in range(epochs):
             self.run(xs, labels)
             self.flush()
-            right, total = self.evaluate()
+            right, _ = self.evaluate()
             seen.append(right)
             if len(seen) == 1 or right > seen[best]:
                 best, kept = len(seen) - 1, self.state
@@ -215,8 +217,10 @@ class Learner:
         """One real-valued sample in the model's own quantisation; None where a value is NaN or
         infinite. Counts it as `clamped` or `refused` where it is.
         """
-        (sample,) = self._as_floats(x)
-        return self._quantize(sample)
+        samples = self._as_floats(x)
+        if len(samples) != 1:
+            raise UsageError(f"learner: expected one sample to quantise, got {len(samples)}")
+        return self._quantize(samples[0])
 
     @property
     def plan(self) -> LearnerPlan:
@@ -304,6 +308,7 @@ class Learner:
         Of the model's arena, as planned `model.arena_bytes`, and of the learner's own block, as
         planned `sizes.total_bytes`.
         """
+        self._check_owner()
         labels = list(ys)
 
         def run() -> None:
@@ -334,20 +339,27 @@ class Learner:
             refuse(code, "quantising a sample", "report this: an opened learner quantises")
         return q if code == 0 else None
 
+    def _label(self, y: Any) -> int:
+        try:
+            label = operator.index(y)
+        except TypeError:  # 1.5 is no class
+            label = -1
+        if not 0 <= label < self.classes:
+            raise UsageError(f"label: expected 0..{self.classes - 1}, got {y}")
+        return label
+
     def _learn(self, call: Any, xs: npt.NDArray[Any], ys: Iterable[int]) -> list[Step]:
         self._check_owner()
         check_float_mode()
         is_real = np.asarray(xs).dtype.kind == "f"
         samples = self._as_floats(xs) if is_real else self.model.as_inputs(xs)
-        labels = [int(y) for y in ys]
+        labels = [self._label(y) for y in ys]  # all, so that a refused call changed nothing
         if len(labels) != len(samples):
             raise UsageError(
                 f"learner: expected a label for each of {len(samples)} samples, got {len(labels)}"
             )
         steps = []
         for sample, label in zip(samples, labels, strict=True):
-            if not 0 <= label < self.classes:
-                raise UsageError(f"label: expected 0..{self.classes - 1}, got {label}")
             q = self._quantize(sample) if is_real else sample
             if q is None:
                 steps.append(_NOT_RUN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Literal
 
 from fieldloop.errors import UsageError
@@ -89,8 +90,12 @@ _ENUMS = {
 }
 
 
-def _fill_mask(target: Any, shares: tuple[float, ...]) -> None:
-    if len(shares) > len(target.mask) or not all(0.0 <= share <= 1.0 for share in shares):
+def _fill_mask(target: Any, shares: Any) -> None:
+    if not (
+        isinstance(shares, tuple | list)
+        and len(shares) <= len(target.mask)
+        and all(isinstance(s, Real) and 0.0 <= s <= 1.0 for s in shares)
+    ):
         raise UsageError(
             f"learner: mask: expected at most {len(target.mask)} shares of 0 to 1, got {shares}"
         )
