@@ -286,6 +286,18 @@ def test_adam_bounds_a_gradient_that_could_overflow_its_square() -> None:
     assert np.isfinite(t.moment1).all() and np.isfinite(t.moment2).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_master_just_below_a_half_is_nearest_to_nothing(sign: int) -> None:
+    """0.5 more would be rounded up to 1."""
+    t = make_trained(np.random.default_rng(0), "f32", "sgd", 1, 1, depthwise=False)
+    assert t.master is not None
+    t.master[:], t.w[:] = sign * 0.5, sign
+    rule = Rule(np.ones(1, f32), lr=1.0, x_scale=1.0)
+    step_row(rule, t, 0, np.full(1, sign * 2.0**-25, f32))
+    assert abs(t.master[0]) == f32(0.5 - 2.0**-25)
+    assert t.w[0] == 0
+
+
 @pytest.mark.parametrize("total", [1e38, -1e38, math.inf])
 def test_adam_bounds_what_a_bias_is_given(total: float) -> None:
     b = np.array([7], np.int32)

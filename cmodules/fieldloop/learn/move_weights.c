@@ -16,7 +16,9 @@ static uint32_t move_master(int8_t *w, float *master, float s) {
     float v = *master - s;
     float kept = v > limit ? limit : v < -limit ? -limit : v;
     *master = kept;
-    *w = (int8_t)(kept < 0.0f ? -(int32_t)(0.5f - kept) : (int32_t)(kept + 0.5f));
+    int32_t whole = (int32_t)kept;
+    float rest = kept - (float)whole;  // exact, as kept + 0.5 is not
+    *w = (int8_t)(whole + (rest >= 0.5f) - (rest <= -0.5f));
     return kept != v;
 }
 
