@@ -35,6 +35,8 @@ FL_MP_NORETURN static void refuse(int error, const fl_learner_config_t *config) 
         case FL_ENOTSUP:
             mp_raise_ValueError(MP_ERROR_TEXT(
                 "no backward kernel for an operator on the way back; train fewer layers (layers=1)"));
+        case FL_EINVAL:
+            mp_raise_ValueError(MP_ERROR_TEXT("image has fewer trainable layers than layers asks for, or it is too large"));
         default:
             fl_mp_raise(error, MP_ERROR_TEXT("the learner did not start"));
     }

@@ -143,24 +143,29 @@ class Learner:
 
     def fit(self, samples, labels, epochs=1, every=0, patience=0):
         """step() over `samples`, a sequence of them, `epochs` times; evaluates on the samples that
-        the image holds out after every `every` of them (0: after each epoch).
+        the image holds out after every `every` of them (0: after each epoch) and after the last.
 
         With `patience`, ends after so many evaluations in a row without a new best, and with the
         best state where the heap has room for a copy (`kept`). Returns what happened as a dict.
         """
+        if len(labels) != len(samples):
+            raise ValueError("labels: expected %d, got %d" % (len(samples), len(labels)))
+        if epochs < 1 or every < 0 or patience < 0 or not samples:
+            raise ValueError("fit: expected samples, 1 or more epochs, every and patience from 0")
         if self.core.evaluate()[1] == 0:
             raise ValueError("holdout: none of the image's samples is left to evaluate on")
         best = Best(self.core, patience)
         every = every or len(samples)
+        last = epochs * len(samples)
         done = hit = 0
         early = False
         for _ in range(epochs):
             for i in range(len(samples)):
                 hit += self.step(samples[i], labels[i]) == labels[i]
                 done += 1
-                if done % every == 0:
+                if done % every == 0 or done == last:
                     self.core.flush()
-                    early = best.look(*self.core.evaluate())
+                    early = best.look(*self.core.evaluate()) and done < last
                     if early:
                         break
             if early:

@@ -250,6 +250,24 @@ def test_fit_needs_something_to_look_at(unix: UnixBoard) -> None:
     with pytest.raises(RemoteError, match="holdout"):
         unix.exec("learner.fit([sample(0)], [1])")
     assert unix.eval("learner.stats()['samples']") == 0
+    opened(unix, holdout=4)
+    for call, words in (
+        ("[sample(0)] * 2, [1]", "labels: expected 2, got 1"),
+        ("[], []", "expected samples"),
+        ("[sample(0)], [1], epochs=0", "1 or more epochs"),
+        ("[sample(0)], [1], every=-1", "from 0"),
+        ("[sample(0)], [1], patience=-1", "from 0"),
+    ):
+        with pytest.raises(RemoteError, match=words):
+            unix.exec(f"learner.fit({call})")
+    assert unix.eval("learner.stats()['samples']") == 0
+    assert unix.eval("learner.fit([sample(0)] * 5, [1] * 5, every=3)['evals']") == 2  # 3 and 5
+
+
+def test_more_layers_than_there_are(unix: UnixBoard) -> None:
+    prepare(unix)
+    with pytest.raises(RemoteError, match="fewer trainable layers"):
+        unix.exec("fieldloop.Learner(model, layers=9)")
 
 
 def test_a_commit_holds_what_a_batch_had_gathered(unix: UnixBoard) -> None:
