@@ -12,32 +12,32 @@
 #define FL_EVERY_WAY static inline __attribute__((always_inline))
 
 typedef enum {
-    FL_WAY_BITS,  // the word without its highest bit: FL_KEYS_F32, FL_KEYS_U32
-    FL_WAY_MAGNITUDE,
-    FL_WAY_HASH,
+    FL_BY_BITS,  // the word without its highest bit: FL_KEYS_F32, FL_KEYS_U32
+    FL_BY_MAGNITUDE,
+    FL_BY_HASH,
 } fl_way_t;
 
 // Returns what `call`, an expression with `way` in it, makes of the ranking's own way.
 #define FL_EACH_WAY(r, call)                                     \
     do {                                                         \
         if ((r)->kind == FL_KEYS_INT16) {                        \
-            enum { way = FL_WAY_MAGNITUDE };                     \
+            enum { way = FL_BY_MAGNITUDE };                     \
             call;                                                \
         } else if ((r)->kind == FL_KEYS_RANDOM) {                \
-            enum { way = FL_WAY_HASH };                          \
+            enum { way = FL_BY_HASH };                          \
             call;                                                \
         } else {                                                 \
-            enum { way = FL_WAY_BITS };                          \
+            enum { way = FL_BY_BITS };                          \
             call;                                                \
         }                                                        \
     } while (0)
 
 FL_EVERY_WAY uint32_t fl_twice_key(int way, const uint32_t *words, uint32_t seed, uint32_t i) {
-    if (way == FL_WAY_HASH) {
+    if (way == FL_BY_HASH) {
         return fl_mix(seed + i * FL_GOLDEN) & ~1u;  // fl_random in place
     }
     uint32_t word = words[i];
-    if (way == FL_WAY_MAGNITUDE) {
+    if (way == FL_BY_MAGNITUDE) {
         word = (word ^ (0u - (word >> 31))) + (word >> 31);
     }
     return word << 1;

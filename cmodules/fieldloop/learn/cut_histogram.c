@@ -55,7 +55,7 @@ static uint32_t place_window(const fl_ranking_t *r) {
     const uint32_t step = r->n / SAMPLED + 1;
     uint32_t largest = 0;
     for (uint32_t i = step / 2; i < r->n; i += step) {
-        uint32_t key = fl_twice_key(FL_WAY_BITS, r->words, 0, i) >> 1;
+        uint32_t key = fl_twice_key(FL_BY_BITS, r->words, 0, i) >> 1;
         largest = key > largest ? key : largest;
     }
     uint32_t end = ((largest >> WINDOW_SHIFT) / OCTAVE + OCTAVES_ABOVE) * OCTAVE;
@@ -64,8 +64,8 @@ static uint32_t place_window(const fl_ranking_t *r) {
 
 FL_EVERY_WAY uint32_t first_bin(int way, const uint32_t *words, uint32_t seed, uint32_t lowest, uint32_t i) {
     const uint32_t key = fl_twice_key(way, words, seed, i) >> 1;
-    if (way != FL_WAY_BITS) {
-        return key >> (way == FL_WAY_MAGNITUDE ? 7 : 23) & (BINS - 1);
+    if (way != FL_BY_BITS) {
+        return key >> (way == FL_BY_MAGNITUDE ? 7 : 23) & (BINS - 1);
     }
     const int32_t bin = ((int32_t)key - (int32_t)lowest) >> WINDOW_SHIFT;  // one instruction with the clamps
     return (uint32_t)(bin < 0 ? 0 : bin > BINS - 1 ? BINS - 1 : bin);
@@ -178,8 +178,8 @@ FL_EVERY_WAY uint32_t count_zeros(int way, const fl_ranking_t *r) {
 
 // Counts all entries; returns the bin of the k-th, and sets `at` to it.
 FL_EVERY_WAY uint32_t find_first(int way, const fl_ranking_t *r, room_t *room, place_t *at) {
-    at->prefix = way == FL_WAY_BITS ? place_window(r) : 0;
-    at->above = way == FL_WAY_BITS ? WINDOW_SHIFT : way == FL_WAY_MAGNITUDE ? 7 : 23;
+    at->prefix = way == FL_BY_BITS ? place_window(r) : 0;
+    at->above = way == FL_BY_BITS ? WINDOW_SHIFT : way == FL_BY_MAGNITUDE ? 7 : 23;
     clear(room);
     count_first(way, r, at->prefix << WINDOW_SHIFT, room->bins);
     const uint32_t bin = find_bin(room, &at->wanted);
@@ -201,7 +201,7 @@ FL_EVERY_WAY fl_cut_t cut_by_histogram(int way, const fl_ranking_t *r, uint32_t 
                 return (fl_cut_t){0, fl_ties_end(way, r, 0, at.wanted - others)};
             }
         }
-        if (way == FL_WAY_BITS && (bin == 0 || bin == BINS - 1)) {
+        if (way == FL_BY_BITS && (bin == 0 || bin == BINS - 1)) {
             at = (place_t){31, 0, k};
             held = r->n;
         }

@@ -25,7 +25,7 @@ FL_EVERY_WAY fl_cut_t least_from(int way, const fl_ranking_t *r, uint32_t from) 
 
 FL_EVERY_WAY fl_cut_t cut_by_threshold(int way, const fl_ranking_t *r, uint32_t k) {
     uint32_t low = 0;  // at least k entries have keys from here on
-    uint32_t high = way == FL_WAY_MAGNITUDE ? 1u << 15 : 1u << 31;  // fewer have keys from here on:
+    uint32_t high = way == FL_BY_MAGNITUDE ? 1u << 15 : 1u << 31;  // fewer have keys from here on:
     uint32_t better = 0;                                            // so many
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;

@@ -20,11 +20,11 @@ static sieve_t sieve_of(const fl_ranking_t *r, const fl_cut_t *cut) {
 }
 
 FL_EVERY_WAY int passes(int way, const sieve_t *s, uint32_t i) {
-    const uint32_t at = way == FL_WAY_MAGNITUDE ? s->words[i] + s->offset : fl_twice_key(way, s->words, s->seed, i);
+    const uint32_t at = way == FL_BY_MAGNITUDE ? s->words[i] + s->offset : fl_twice_key(way, s->words, s->seed, i);
     if (at < s->below) {
         return 0;
     }
-    const int is_tie = at == s->below || (way == FL_WAY_MAGNITUDE && at == s->negative_tie);
+    const int is_tie = at == s->below || (way == FL_BY_MAGNITUDE && at == s->negative_tie);
     return !is_tie || i < s->ties_end;
 }
 

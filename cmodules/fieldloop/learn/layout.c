@@ -12,10 +12,6 @@ static float delta_limit(const fl_learner_config_t *c) {
     return c->optimizer == FL_OPTIMIZER_MOMENTUM ? limit * (1.0f - c->beta1) : limit;
 }
 
-static int is_finite(float v) {
-    return v - v == 0.0f;
-}
-
 fl_map_dims_t fl_learner_dims(const fl_model_t *m, const fl_op_t *op) {
     return fl_map_dims(&m->tensors[op->in[0]], &m->tensors[op->out[0]]);
 }
@@ -44,8 +40,8 @@ uint64_t fl_learner_entry_macs(const fl_model_t *m, const fl_learner_t *l, const
 static int has_finite_factors(const fl_layer_t *layer) {
     for (uint32_t i = 0; i < layer->rows; i++) {
         float scale = layer->w_scale[i * layer->w_scale_stride];
-        if (!is_finite(layer->lr * layer->x_scale / scale) || !is_finite(layer->lr / (layer->x_scale * scale)) ||
-            !is_finite(layer->lr / scale)) {
+        if (!fl_is_finite(layer->lr * layer->x_scale / scale) || !fl_is_finite(layer->lr / (layer->x_scale * scale)) ||
+            !fl_is_finite(layer->lr / scale)) {
             return 0;
         }
     }

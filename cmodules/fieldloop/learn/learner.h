@@ -69,6 +69,10 @@ enum {
     FL_LISTED_LEAST = 64,
 };
 
+static inline int fl_is_finite(float v) {
+    return v - v == 0.0f;
+}
+
 // settings.c: does the decision metric decide?
 int fl_learner_skips(const fl_learner_config_t *c);
 // layout.c: everything about a learner that the image and the configuration decide; no arena yet.

@@ -1,16 +1,6 @@
 // How a step is stored, by the kind of weight: int8 in place, int8 and 1/256ths, or an f32 master copy.
 #include "learn/rounding.h"
 
-static uint32_t move_int16(int8_t *w, int8_t *low, int32_t steps) {
-    const int32_t limit = FL_WEIGHT_LIMIT * 256;
-    int32_t v = *w * 256 + *low - steps;
-    int32_t kept = v > limit ? limit : v < -limit ? -limit : v;
-    int32_t whole = ((kept + 128 + 256 * 256) >> 8) - 256;  // floor((kept + 128) / 256); no negative number is shifted
-    *w = (int8_t)whole;
-    *low = (int8_t)(kept - 256 * whole);
-    return kept != v;
-}
-
 static uint32_t move_master(int8_t *w, float *master, float s) {
     const float limit = FL_WEIGHT_LIMIT;
     float v = *master - s;
@@ -65,7 +55,7 @@ static uint32_t move_all_int16(const fl_step_rule_t *u, const fl_trained_t *t, u
         uint32_t cut = 0;
         int32_t steps = fl_round_up_or_down(fl_limited(__builtin_fabsf(s), most, &cut) * 256.0f, fl_mix(place));
         if (steps != 0) {
-            clipped += cut | move_int16(t->w + at, t->low + at, fl_is_negative(s) ? -steps : steps);
+            clipped += cut | fl_move_int16(t->w + at, t->low + at, fl_is_negative(s) ? -steps : steps);
         }
     }
     return clipped;

@@ -67,10 +67,6 @@ static inline int is_still(const q_row_t *r, int32_t sum, uint32_t bits) {
     return m < r->small && (uint32_t)(((uint64_t)r->small_digits * (m << r->up)) >> 32) <= bits;
 }
 
-static inline int32_t within(int32_t v, int32_t bound) {
-    return v > bound ? bound : v < -bound ? -bound : v;
-}
-
 // Moves the weight at `at` of the row against the sign of `sum`. Returns 1 where it moved less than asked for.
 static __attribute__((noinline)) uint32_t take(const q_row_t *r, uint32_t at, int32_t sum, uint32_t bits) {
     const uint64_t fixed = fixed_step(r->factor, fl_q_magnitude(sum));
@@ -86,21 +82,8 @@ static __attribute__((noinline)) uint32_t take(const q_row_t *r, uint32_t at, in
         cut = whole > r->max_step || chance > 0;
         step = (int32_t)r->max_step;
     }
-    step = sum < 0 ? step : -step;
-    int8_t *w = r->w + at;
-    if (!r->low) {
-        const int32_t value = *w + step;
-        const int32_t kept = within(value, FL_WEIGHT_LIMIT);
-        *w = (int8_t)kept;
-        return cut | (kept != value);
-    }
-    int8_t *low = r->low + at;
-    const int32_t value = *w * 256 + *low + step;
-    const int32_t kept = within(value, FL_WEIGHT_LIMIT * 256);
-    const uint32_t above = (uint32_t)(kept + 128 + 65536);  // above 0, so that the shift rounds down
-    *low = (int8_t)((int32_t)(above & 255) - 128);
-    *w = (int8_t)((int32_t)(above >> 8) - 256);
-    return cut | (kept != value);
+    step = sum < 0 ? -step : step;
+    return cut | (r->low ? fl_move_int16(r->w + at, r->low + at, step) : fl_move_int8(r->w + at, step));
 }
 
 void fl_q_step_row(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t row, const int32_t *sums, int32_t exponent,

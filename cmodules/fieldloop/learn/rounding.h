@@ -79,6 +79,17 @@ static inline uint32_t fl_move_int8(int8_t *w, int32_t steps) {
     return kept != v;
 }
 
+// The same of a weight of 16 bits, w + low / 256, by steps of 1/256.
+static inline uint32_t fl_move_int16(int8_t *w, int8_t *low, int32_t steps) {
+    const int32_t limit = FL_WEIGHT_LIMIT * 256;
+    int32_t v = *w * 256 + *low - steps;
+    int32_t kept = v > limit ? limit : v < -limit ? -limit : v;
+    int32_t whole = ((kept + 128 + 256 * 256) >> 8) - 256;  // floor((kept + 128) / 256); no negative number is shifted
+    *w = (int8_t)whole;
+    *low = (int8_t)(kept - 256 * whole);
+    return kept != v;
+}
+
 // Moves n trained weights from index `at` on by -(factor * values[j]); a value of 0 moves nothing. Adds to *u->clipped.
 void fl_move_weights(const fl_step_rule_t *u, const fl_trained_t *t, uint32_t at, float factor, const float *values,
                      uint32_t n);

@@ -1,10 +1,6 @@
 // A learner's settings: the defaults, and what is wrong with those that somebody asked for.
 #include "learner.h"
 
-static int is_finite(float v) {
-    return v - v == 0.0f;
-}
-
 static int in_unit_range(float v) {  // false for NaN
     return v >= 0.0f && v <= 1.0f;
 }
@@ -89,13 +85,13 @@ static const char *ranges(const fl_learner_config_t *c) {
     if (!in_unit_range(c->zeta)) {
         return "zeta: expected 0 to 1";
     }
-    if (!is_finite(c->d_min) || !is_finite(c->d_max) || !is_finite(c->d_thr)) {
+    if (!fl_is_finite(c->d_min) || !fl_is_finite(c->d_max) || !fl_is_finite(c->d_thr)) {
         return "d_min, d_max, d_thr: expected finite numbers";
     }
     if (!(c->rho > 0.0f && c->rho <= 1.0f)) {
         return "rho: expected above 0 and at most 1";
     }
-    if (!(c->lr > 0.0f) || !is_finite(c->lr)) {
+    if (!(c->lr > 0.0f) || !fl_is_finite(c->lr)) {
         return "lr: expected above 0";
     }
     if (!(c->beta1 >= 0.0f && c->beta1 < 1.0f) || !(c->beta2 >= 0.0f && c->beta2 < 1.0f)) {

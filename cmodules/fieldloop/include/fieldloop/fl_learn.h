@@ -7,8 +7,8 @@
 // Selectors: TinyProp (arXiv 2308.09201), TinyPropv2 (arXiv 2409.07109) and what they are compared with; equations,
 // sources and the walk back in docs/DESIGN.md, section 5.
 //
-// Memory is one block of the caller's: [state | scratch | a batch's gradients]. `state` holds everything that is learned (weights, biases,
-// selector maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these
+// Memory is one block of the caller's: [state | scratch | a batch's gradients]. `state` holds everything that is learned
+// (weights, biases, selector maxima, counters, rehearsal memory) in a fixed little-endian layout without pointers: the store keeps these
 // bytes, and the host's learner makes the same ones. The scratch lies in the model's arena instead where the image's plan
 // lends a part of it (fl_plan_t.learner_scratch): what nothing lives in from the end of one forward pass to the next.
 #ifndef FIELDLOOP_FL_LEARN_H

@@ -62,9 +62,6 @@ void fl_channel_weights(const int8_t *w, uint32_t stride, uint32_t step, uint32_
 // counts as 1 - 2^-24.
 float fl_loss(float missing);
 
-// Deutel et al.'s rate: loss / largest loss so far, 0..1; raises *largest as fl_propagation_rate does.
-// (The same function; here so that a reader finds it.)
-
 // FL_SELECT_BUDGET. Every layer asks for its dense cost; what alpha grants, (s_min + alpha (s_max - s_min)) of all of them
 // together, is shared out evenly from the cheapest layer on (of equals the first): one that wants less than its share gets all
 // it wants and leaves the rest to the others. cost[i] > 0: MACs of one entry of layer i times its entries n[i]; all costs
