@@ -45,7 +45,7 @@ int fl_learner_quantize(fl_learner_t *l, const float *x, int8_t *q) {
     fl_learner_stats_t *stats = &fl_state(l)->stats;
     int clamped = 0;
     for (uint32_t i = 0; i < l->sample_bytes; i++) {
-        if (x[i] - x[i] != 0.0f) {
+        if (!fl_is_finite(x[i])) {
             stats->refused++;
             return FL_EDOM;
         }

@@ -67,7 +67,7 @@ static int learn(fl_learner_t *l, const int8_t *x, uint32_t label, fl_step_t *st
     *step = (fl_step_t){0};
     step->error = fl_output_error(fl_model_tensor(m, m->ops[l->last_op].out[0]), l->classes, logits->scale,
                                   logits->zero_point, label, delta, &step->predicted);
-    if (step->error - step->error != 0.0f) {
+    if (!fl_is_finite(step->error)) {
         state->stats.refused++;
         return FL_OK;
     }
