@@ -106,9 +106,10 @@ def test_where_nothing_can_learn_there_is_no_scratch() -> None:
     net.weighted(OpKind.FULLY_CONNECTED, 6).softmax()
     graph = net.weighted(OpKind.FULLY_CONNECTED, 5, clamp=LINEAR).graph()
     first, _, head = (op.name for op in graph.ops)
-    # 5 deltas; a row of 6 where there is a batch; and a list, of which the usual ratio is 90 %
+    # 5 deltas; a row of 6 where there is a batch; and a list, which the papers' rule of k needs:
+    # the usual one keeps all of so small a head.
     assert learning.worst_bytes(graph, [head]) == 5 * 4 + 6 * 4 + 5 * 2
-    assert learning.scratch_bytes(graph, [head]) == 5 * 4 + 4 * 2
+    assert learning.scratch_bytes(graph, [head]) == 5 * 4
     assert learning.scratch_bytes(graph, [first, head]) == 0  # a softmax is in the way
     assert learning.worst_bytes(graph, [first, head]) == 0
 
@@ -214,7 +215,7 @@ def test_it_learns_the_same_wherever_the_scratch_lies(name: str | int, way: str)
     alone, state = learned(with_scratch(net, 0), config)
     assert alone.lent_bytes == 0 and alone.scratch_bytes == deltas + kept
     fits = {
-        min(deltas, kept) - 1: 0,
+        max(min(deltas, kept) - 1, 0): 0,  # where all is kept there is no list
         deltas: deltas,
         deltas + kept: deltas + kept,
         deltas + kept + 37: deltas + kept,

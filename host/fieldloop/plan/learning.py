@@ -108,7 +108,7 @@ def worst_bytes(graph: Graph, layers: Collection[str]) -> int:
     trained = _trained(graph, hops)
     deltas = max(delta_words(graph, hops, each) for each in (f32, int16))
     row = max(_row_words(layer, each) for layer in trained for each in (f32, by_channel))
-    kept = max(_listed(layer, f32) for layer in trained)
+    kept = max(layer.entries for layer in trained)  # by the papers' rule a small head has a list
     return (deltas + row) * _WORD + kept * _INDEX
 
 
