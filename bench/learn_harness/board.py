@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "host"), str(ROOT / "bench")]
+sys.path.insert(0, str(ROOT / "host"))
 
 from kernel_harness import board  # noqa: E402
 from kernel_harness.board import MACHINES, Machine  # noqa: E402

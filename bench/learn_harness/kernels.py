@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "host"), str(ROOT / "bench")]
+sys.path.insert(0, str(ROOT / "host"))
 
 from kernel_harness import board  # noqa: E402
 

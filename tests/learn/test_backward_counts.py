@@ -17,7 +17,7 @@ from fieldloop import paths
 from fieldloop.runtime import core
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path.append(str(ROOT / "bench"))  # behind: it has a kernels.py, too
 
 from kernel_harness import board  # noqa: E402
 from learn_harness import kernels  # noqa: E402
