@@ -10,7 +10,7 @@ from fieldloop.study import settings
 from fieldloop.study.plots import pareto_svg
 from fieldloop.study.scratch import LOGIT_ROOM, ROOM, WEIGHT_ROOM
 from fieldloop.study.streams import PHASES
-from fieldloop.study.summary import BASELINES, BUDGETS
+from fieldloop.study.summary import BASELINES, BUDGETS, PAPERS_EFFORT
 
 TITLES = {name: s.title for name, s in settings.SELECTORS.items()}
 PLOTS = "tinyprop"  # the folder of plots beside the page
@@ -167,16 +167,16 @@ def _findings(data: Mapping[str, Any]) -> str:
     ranking = data["ranking"]
     if ranking:
         best, usual = ranking[0]["selector"], verdict["default"]
-        ours = next((r for r in ranking if r["selector"] == "tinypropv2"), None)
-        said = ""
-        if ours is not None and best != "tinypropv2":
-            said = f", {100.0 * (ranking[0]['mean'] - ours['mean']):.2f} points above TinyPropv2"
-        said += (
-            ". It is the learner's default."
+        said = (
+            "it is the learner's default"
             if best == usual
-            else f". The learner's default is another: {TITLES.get(usual, 'none of these')}."
+            else f"the learner's default is another: {TITLES.get(usual, 'none of these')}"
         )
-        lines.append(f"- Best overall at equal total effort: **{TITLES[best]}**{said}")
+        lines.append(
+            "- Best at equal total effort, mean over the data sets, with "
+            f"{100 * PAPERS_EFFORT:g} % of dense training's backward work: **{TITLES[best]}**; "
+            f"{said}. {_best_elsewhere(data)}"
+        )
     lost = verdict["scratch_points_lost"]
     if lost:
         words = ", ".join(f"{v:+.2f} ({k} weights)" for k, v in lost.items())
@@ -185,6 +185,17 @@ def _findings(data: Mapping[str, Any]) -> str:
             f"{len(data['scratch'])} data sets: {words}."
         )
     return "\n".join(lines)
+
+
+def _best_elsewhere(data: Mapping[str, Any]) -> str:
+    """The best selector at every other budget, and how far TinyPropv2 is behind it."""
+    said = []
+    for b in (f"{b:g}" for b in BUDGETS if b != PAPERS_EFFORT):
+        means = {row["selector"]: row["at_budget"][b] for row in data["ranking"]}
+        best = max(means, key=lambda s: means[s])
+        behind = 100.0 * (means[best] - means.get("tinypropv2", means[best]))
+        said.append(f"{100 * float(b):g} %: {TITLES[best]} ({behind:.2f} points above TinyPropv2)")
+    return "Elsewhere, " + "; ".join(said) + "."
 
 
 def _papers(data: Mapping[str, Any]) -> str:
