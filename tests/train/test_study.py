@@ -17,7 +17,17 @@ from fieldloop.paths import data_root
 from fieldloop.quantize.options import QuantizeOptions
 from fieldloop.quantize.weights import weight_quant
 from fieldloop.runtime import Learner, LearnerConfig, Model
-from fieldloop.study import networks, points, raw, report, scratch, settings, summary, tasks
+from fieldloop.study import (
+    networks,
+    points,
+    prepare,
+    raw,
+    report,
+    scratch,
+    settings,
+    summary,
+    tasks,
+)
 from fieldloop.study.plots import pareto_svg
 from fieldloop.study.runs import Job
 from fieldloop.study.streams import PHASES, phases_of, stream_of
@@ -61,6 +71,23 @@ def test_phases_are_the_stream(count: int) -> None:
     assert {factor for _, factor in parts} <= {factor for _, factor in PHASES}
     if count == 1000:
         assert [len(part) for part, _ in parts] == [500, 300, 200]
+
+
+def test_every_choice_is_a_rung() -> None:
+    for name in tasks.TASKS:
+        choice = settings.chosen(name, "shift")
+        rung = settings.main_rung("tinypropv2", choice)
+        assert rung.name == choice.rungs["tinypropv2"]
+    strange = settings.Choice(1.0, {"tinypropv2": "0..2"}, 0.1)
+    with pytest.raises(UsageError, match="no setting"):
+        settings.main_rung("tinypropv2", strange)
+
+
+def test_a_damaged_preparation_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mnist-shift.npz"
+    path.write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(UsageError, match="delete it"):
+        prepare.load(path)
 
 
 def test_every_rung_is_a_setting_that_the_core_takes() -> None:

@@ -6,6 +6,7 @@ Workers read the file; nothing but arrays and images travels between processes.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from fieldloop.compiler import compile_graph
+from fieldloop.errors import UsageError
 from fieldloop.frontends.torch_frontend import from_torch, to_nhwc
 from fieldloop.runtime import Model
 from fieldloop.study.tail import cut
@@ -107,6 +109,16 @@ def store(path: Path, made: Prepared) -> None:
 
 
 def load(path: Path) -> Prepared:
+    """What `prepare` kept; UsageError where the file is damaged."""
+    try:
+        return _read(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}); delete it, it is prepared again"
+        ) from error
+
+
+def _read(path: Path) -> Prepared:
     with np.load(path, allow_pickle=False) as file:
         text = [str(word) for word in file["text"]]
         trunk_macs, forward_macs, same = (int(n) for n in file["numbers"])

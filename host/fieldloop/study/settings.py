@@ -207,8 +207,11 @@ def rungs_of(name: str, choice: Choice) -> tuple[Rung, ...]:
 def main_rung(name: str, choice: Choice) -> Rung:
     """The rung that was chosen for a selector; where none was, the most thorough one."""
     ladder = rungs_of(name, choice)
-    wanted = MATCHED if name == "topk" else choice.rungs.get(name)
-    return next((r for r in ladder if r.name == wanted), ladder[-1])
+    wanted = MATCHED if name == "topk" else choice.rungs.get(name, ladder[-1].name)
+    found = next((r for r in ladder if r.name == wanted), None)
+    if found is None:
+        raise UsageError(f"{CHOSEN.name}: {name} has no setting {wanted!r}; tune again")
+    return found
 
 
 def config_of(
