@@ -21,6 +21,7 @@ FLAGS = ("-std=gnu99", "-ffp-contract=off", "-fno-math-errno", "--specs=picolibc
 CPU_LINE = re.compile(r"^CFLAGS_CPU = (.+)$", re.MULTILINE)
 LIMIT_S = 600
 DRIVER = Path(__file__).with_name("main.c")
+COUNTER = Path(__file__).with_name("counter.h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def build(
         *(option for option in options if not option.startswith("-Wl,")),
     ]
     digest = hashlib.sha256(" ".join([*common, _run([GCC, "-dumpfullversion"])]).encode())
-    for header in sorted(core.rglob("*.h")):
+    for header in [*sorted(core.rglob("*.h")), COUNTER]:
         digest.update(header.read_bytes())
     folder = paths.build_dir() / "kernel_harness"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,15 @@
 // Bare metal: runs the model of a case operator by operator and tells, for each, what it executed and what came out.
 //
-// QEMU puts the case into external memory before the start: case_t, image, input; the arena lies behind them. Time is
-// FPGAIO's counter, at 20 or 25 MHz; under -icount shift=8 an instruction lasts 256 ns, more than 5 ticks: counts are exact.
+// QEMU puts the case into external memory before the start: case_t, image, input; the arena lies behind them.
 //
 //   op INDEX INSTRUCTIONS SCRATCH CRC-32-OF-THE-OUTPUT     one line an operator
 //   run INSTRUCTIONS STACK ARENA                            of fl_model_run as a whole, on the same input
 #include <stdio.h>
 #include <string.h>
 
+#include "counter.h"
 #include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_model.h"
-
-#define COUNTER (*(volatile uint32_t *)(FPGAIO + 0x18))  // up, every tick once its prescaler is 0
-#define PRESCALER (*(volatile uint32_t *)(FPGAIO + 0x1c))
 
 enum { CASE_MAGIC = 0x43424c46, STACK_PROBE = 16384 };
 
@@ -43,12 +40,6 @@ static uint32_t ticks_of(work_t volatile work, fl_model_t *m, uint32_t first, ui
     const uint32_t start = COUNTER;
     work(m, first, end);
     return COUNTER - start;
-}
-
-// Up to a tick of phase at both ends: rounded.
-static uint32_t instructions(uint32_t ticks) {
-    const uint32_t thousand = 256 * COUNTER_MHZ;  // ticks of 1000 instructions
-    return (uint32_t)(((uint64_t)ticks * 1000 + thousand / 2) / thousand);
 }
 
 static uint32_t count(work_t work, fl_model_t *m, uint32_t first, uint32_t end) {

@@ -4,19 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kernel_harness/counter.h"
 #include "fieldloop/fl_backward.h"
 #include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_learn.h"
 #include "fieldloop/fl_random.h"
-
-#ifdef FPGAIO
-#define COUNTER (*(volatile uint32_t *)(FPGAIO + 0x18))
-#define PRESCALER (*(volatile uint32_t *)(FPGAIO + 0x1c))
-#else
-#define COUNTER 0u
-#define COUNTER_MHZ 25
-static uint32_t PRESCALER;
-#endif
 
 enum { MAP = 28 * 28 * 16, WEIGHTS = 1 << 15, SPOTS = 800, X_ZERO = -5 };
 
@@ -57,9 +49,7 @@ static void begin(void) {
 }
 
 static void end(const char *name, const char *what, uint32_t macs, const void *out, uint32_t bytes) {
-    const uint32_t ticks = COUNTER - start;
-    const uint32_t thousand = 256 * COUNTER_MHZ;
-    const uint32_t spent = (uint32_t)(((uint64_t)ticks * 1000 + thousand / 2) / thousand);
+    const uint32_t spent = instructions(COUNTER - start);
     printf("%s|%s|%lu|%lu|%08lx\n", name, what, (unsigned long)macs, (unsigned long)spent,
            (unsigned long)fl_crc32(0, out, bytes));
 }

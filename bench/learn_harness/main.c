@@ -1,8 +1,7 @@
 // Bare metal: learns the samples of a case and tells what each step executed.
 //
 // QEMU puts the case into external memory before the start: case_t, image, configuration, labels, samples; the model's arena
-// and the learner's block lie behind them. Time is FPGAIO's counter, at 20 or 25 MHz; under -icount shift=8 an instruction
-// lasts 256 ns, more than 5 ticks: counts are exact.
+// and the learner's block lie behind them.
 //
 //   step INSTRUCTIONS TRAINED [FORWARD SELECT PROPAGATE GRADIENT UPDATE]   one line a sample
 //   state CRC-32 STACK
@@ -12,11 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kernel_harness/counter.h"
 #include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_learn.h"
-
-#define COUNTER (*(volatile uint32_t *)(FPGAIO + 0x18))  // up, every tick once its prescaler is 0
-#define PRESCALER (*(volatile uint32_t *)(FPGAIO + 0x1c))
 
 enum { CASE_MAGIC = 0x434c4c46, STACK_PROBE = 8192 };
 
@@ -28,12 +25,6 @@ typedef struct {
     uint32_t arena_from;
     uint32_t reserved[7];
 } case_t;
-
-// Up to a tick of phase at both ends: rounded.
-static uint32_t instructions(uint32_t ticks) {
-    const uint32_t thousand = 256 * COUNTER_MHZ;  // ticks of 1000 instructions
-    return (uint32_t)(((uint64_t)ticks * 1000 + thousand / 2) / thousand);
-}
 
 #ifdef PARTS
 #include "fieldloop/fl_backward_q.h"

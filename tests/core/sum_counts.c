@@ -1,13 +1,10 @@
-// Bare metal: executed instructions of a convolution whole and in parts. Time is FPGAIO's counter, at 20 or 25 MHz; under
-// -icount shift=8 an instruction lasts 256 ns, more than 5 ticks: counts are exact.
+// Bare metal: executed instructions of a convolution whole and in parts.
 //
 //   CASE PARTS INSTRUCTIONS     0 parts: the whole kernel. Else all sums, from accumulators of 0, and what finishes them.
 #include <stdio.h>
 
+#include "../../bench/kernel_harness/counter.h"
 #include "fieldloop/fl_kernels_sum.h"
-
-#define COUNTER (*(volatile uint32_t *)(FPGAIO + 0x18))  // up, every tick once its prescaler is 0
-#define PRESCALER (*(volatile uint32_t *)(FPGAIO + 0x1c))
 
 enum { BYTES = 65536, CHANNELS = 64 };
 
@@ -26,12 +23,6 @@ static const case_t cases[] = {
     {"kernel3", 12, 12, 32, 3, 16},
     {"vector", 1, 1, 640, 1, 64},
 };
-
-// Up to a tick of phase at both ends: rounded.
-static uint32_t instructions(uint32_t ticks) {
-    const uint32_t thousand = 256 * COUNTER_MHZ;  // ticks of 1000 instructions
-    return (uint32_t)(((uint64_t)ticks * 1000 + thousand / 2) / thousand);
-}
 
 static void run(const case_t *v, int32_t parts) {
     const int16_t pad = (int16_t)(v->kernel / 2);
