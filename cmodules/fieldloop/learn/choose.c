@@ -154,8 +154,7 @@ static fl_kept_t best_entries(const fl_learner_t *l, const fl_hop_t *step, uint3
     uint32_t *words = (uint32_t *)(void *)fl_words(l, step->delta);
     fl_ranking_t ranking = {words, layer->outputs, kind, seed};
     uint16_t *list = k <= l->list_room ? l->list_end - k : NULL;
-    fl_cut_t cut = fl_select_cut(&ranking, k, list || l->config.search != FL_SEARCH_HEAP ? l->config.search : FL_SEARCH_AUTO,
-                                 list);
+    fl_cut_t cut = fl_select_cut(&ranking, k, l->config.search, list);
     if (!list) {
         fl_drop_others(&ranking, &cut, words);
         return (fl_kept_t){NULL, 0, 0};

@@ -32,9 +32,9 @@ typedef struct {
 uint32_t fl_rank_key(const fl_ranking_t *r, uint32_t i);
 int fl_is_kept(const fl_ranking_t *r, const fl_cut_t *cut, uint32_t i);
 
-// The cut that keeps exactly k of n, 1 <= k <= n. `search` is fl_search_t. `heap`: room for k indices, wanted by
-// FL_SEARCH_HEAP only, else may be NULL. FL_SEARCH_AUTO: the heap for a few of a few hundred where there is room for it, else
-// the histogram (512 bytes of stack; about 14 instructions an entry, however many are kept).
+// The cut that keeps exactly k of n, 1 <= k <= n. `search` is fl_search_t. `heap`: room for k indices, or
+// NULL: then the histogram serves instead of a heap. FL_SEARCH_AUTO: the heap for a few of a few hundred, else the histogram
+// (512 bytes of stack; about 14 instructions an entry, however many are kept).
 fl_cut_t fl_select_cut(const fl_ranking_t *r, uint32_t k, uint32_t search, uint16_t *heap);
 
 // Kept entries of a map [positions, channels] (index position * channels + c) as c * positions + position, ascending: the
