@@ -134,6 +134,7 @@ C_ARROWS = {
     "learn": {"base", "kernels", "core", "learn"},
     "store": {"base", "store"},
     "link": {"base", "link"},
+    "server": {"base", "kernels", "core", "learn", "store", "link", "server"},
 }
 # Public header -> the folder that implements it.
 C_HEADER_HOME = {
@@ -156,6 +157,7 @@ C_HEADER_HOME = {
     "fl_slot": "store",
     "fl_cbor": "link",
     "fl_link": "link",
+    "fl_server": "server",
 }
 
 

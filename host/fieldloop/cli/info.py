@@ -17,6 +17,7 @@ from fieldloop.image.format import Dtype
 from fieldloop.image.reader import ImageTensor, read_image
 from fieldloop.ir.tensor import Tensor
 from fieldloop.link import Board
+from fieldloop.link.replies import BoardInfo
 from fieldloop.sources import NETWORK_SUFFIXES
 
 HELP = """Tells about a model: an .flm, or a .tflite, .onnx or Python file, which is compiled
@@ -195,12 +196,19 @@ def _told(value: dict[str, Any]) -> str:
     return f"{short(value['name'])} {value['shape']} {value['dtype']}{quantised}"
 
 
+def _system(info: BoardInfo) -> str:
+    if info.micropython is not None:
+        return f"MicroPython {info.micropython}"
+    return info.os or "an unnamed system"
+
+
 def _of_device(board: Board) -> Output:
     info = board.info()
     model = info.model
     data: dict[str, Any] = {
         "board": info.board,
         "micropython": info.micropython,
+        "os": info.os,
         "fieldloop": info.version,
         "protocol": info.proto,
         "boot": info.boot,
@@ -213,7 +221,7 @@ def _of_device(board: Board) -> Output:
         "stats": board.stats() if info.learner else None,
     }
     rows = [
-        ("board", f"{info.board}, MicroPython {info.micropython}"),
+        ("board", f"{info.board}, {_system(info)}"),
         ("fieldloop", f"{info.version}, link protocol {info.proto}"),
         ("free memory", f"{info.free_bytes} bytes"),
         ("slots", ", ".join(f"{name} {_room(size)}" for name, size in info.slots.items())),

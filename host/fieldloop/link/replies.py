@@ -41,7 +41,8 @@ class BoardInfo:
     proto: int
     version: str
     board: str
-    micropython: str
+    micropython: str | None  # its version; None: another system, see `os`
+    os: str | None
     boot: int
     buf_bytes: int
     kernels: str  # plain, dsp or mve
@@ -215,7 +216,8 @@ def board_info(reply: Reply) -> BoardInfo:
         proto=f.integer("proto"),
         version=f.text("ver"),
         board=f.text("board"),
-        micropython=f.text("mpy"),
+        micropython=f.text("mpy") if f.has("mpy") else None,
+        os=f.text("os") if f.has("os") else None,
         boot=f.integer("boot"),
         buf_bytes=f.integer("buf"),
         kernels=f.text("kern") if f.has("kern") else "plain",

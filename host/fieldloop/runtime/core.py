@@ -29,7 +29,7 @@ from fieldloop.errors import FieldloopError, UsageError
 # As fl_variant_t has them; plain C first, with which the others are compared.
 VARIANTS = {"plain": 0, "dsp": 1, "mve": 2}
 
-SOURCE_FOLDERS = ("base", "core", "kernels", "learn", "link", "store")
+SOURCE_FOLDERS = ("base", "core", "kernels", "learn", "link", "store", "server")
 
 # Contract 2: no contraction to fma, so that float results are the device's to the bit.
 CFLAGS = (
