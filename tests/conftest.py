@@ -1,4 +1,4 @@
-"""Makes `fieldloop` importable from a clone, and brings the fixture `board`."""
+"""Makes `fieldloop` importable from a clone; brings the fixture `board` and `--zephyr`."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ def _comes_by_itself() -> bool:
     )
 
 
-pytest_plugins = [] if _comes_by_itself() else [_PLUGIN]
+pytest_plugins = ["zephyr_option"] if _comes_by_itself() else [_PLUGIN, "zephyr_option"]
