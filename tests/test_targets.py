@@ -22,6 +22,10 @@ from fieldloop.targets.serial_board import SerialBoard
 from fieldloop.targets.unix import UnixBoard, run_script
 
 QEMU_BOARDS = ["qemu-an385", "qemu-an386", "qemu-an500", "qemu-an547"]
+ZEPHYR_BOARDS = [
+    "native_sim",
+    *("zephyr-an385", "zephyr-an386", "zephyr-an500", "zephyr-an547", "zephyr-m3"),
+]
 MAPS = ["full", "realistic"]
 
 
@@ -29,8 +33,11 @@ MAPS = ["full", "realistic"]
 
 
 def test_roster_names_every_target_once() -> None:
-    assert roster.names() == ("unix", *QEMU_BOARDS, "serial:PORT")
+    mpy = ("mpy-native_sim", "mpy-m3")
+    assert roster.names() == ("unix", *QEMU_BOARDS, *ZEPHYR_BOARDS, *mpy, "serial:PORT")
     assert list(roster.names("qemu")) == QEMU_BOARDS
+    assert list(roster.names("zephyr")) == ZEPHYR_BOARDS
+    assert roster.names("zephyr-mpy") == mpy
 
 
 def test_unknown_target_error_lists_the_names() -> None:

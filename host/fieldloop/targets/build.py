@@ -47,9 +47,12 @@ class Firmware:
 
 
 def missing_tools(kind: roster.Kind) -> list[str]:
-    """The programs that building for such a target needs and this machine lacks."""
-    needed = {"unix": ["make", "gcc"], "qemu": ["make", "gcc", CROSS_COMPILER], "serial": []}
-    return [tool for tool in needed[kind] if shutil.which(tool) is None]
+    """The programs that building such a firmware here needs and this machine lacks.
+
+    Zephyr's targets are built elsewhere: see zephyr_workspace.missing().
+    """
+    needed = {"unix": ["make", "gcc"], "qemu": ["make", "gcc", CROSS_COMPILER]}
+    return [tool for tool in needed.get(kind, []) if shutil.which(tool) is None]
 
 
 def build_firmware(
@@ -76,6 +79,8 @@ def build_firmware(
         )
     if spec.kind == "serial":
         raise UsageError(f"{name} is a real board: its firmware is not built here")
+    if spec.kind not in ("unix", "qemu"):
+        raise UsageError(f"{name} is Zephyr's: its firmware is built by zephyr_workspace.build")
     if sanitize and spec.kind != "unix":
         raise UsageError(f"sanitize: expected the target unix, got {name}")
     if spec.kind == "unix":

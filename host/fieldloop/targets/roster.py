@@ -9,7 +9,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fieldloop import paths
 from fieldloop.errors import FieldloopError, UsageError
@@ -22,7 +22,8 @@ else:
 SECTOR_SIZE = 4096
 SERIAL_PREFIX = "serial:"
 
-Kind = Literal["unix", "qemu", "serial"]
+Kind = Literal["unix", "qemu", "zephyr", "zephyr-mpy", "serial"]
+SIMULATED: tuple[Kind, ...] = ("qemu", "unix", "zephyr")  # those that serve the link by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,11 @@ class MemoryMap:
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """One entry of the roster. Only `name`, `kind` and `title` are set for unix and serial."""
+    """One entry of the roster. Only `name`, `kind` and `title` are set for unix and serial.
+
+    A Zephyr target has no map here: its devicetree has. Without a `machine` it is a program of
+    this machine, without PSRAM it remembers nothing.
+    """
 
     name: str
     kind: Kind
@@ -126,7 +131,7 @@ def lookup(name: str) -> TargetSpec:
 
 def _target(name: str, entry: dict[str, Any], maps: dict[str, Any]) -> TargetSpec:
     fields = {key: value for key, value in entry.items() if key != "maps"}
-    if entry["kind"] not in ("unix", "qemu", "serial"):
+    if entry["kind"] not in get_args(Kind):
         raise ValueError(f"{name}: unknown kind {entry['kind']!r}")
     spec = TargetSpec(
         name=name,
