@@ -1,10 +1,12 @@
 # Two front doors: `make demo` and `make test`. Each does all the set-up by itself and is incremental afterwards.
+# `make test-zephyr` runs what `make test` skips without a Zephyr workspace.
 
 PYTHON ?= python3
 BIN := .venv/bin
+LINTED := host device tests boards bench scripts zephyr_app
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check setup clean
+.PHONY: demo test test-zephyr check setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -13,10 +15,15 @@ demo: setup
 test: setup .venv/.dev check
 	$(BIN)/pytest
 
+# Everything on real Zephyr, twister included: make test-zephyr FIELDLOOP_ZEPHYR_WS=/path/to/workspace
+# ZEPHYR_ARGS: more for pytest, for example ZEPHYR_ARGS="-k native_sim".
+test-zephyr: setup .venv/.dev
+	$(BIN)/pytest tests/zephyr --zephyr --durations=10 $(ZEPHYR_ARGS)
+
 # Format, lint and types.
 check: setup .venv/.dev
-	$(BIN)/ruff format --check host device tests boards bench
-	$(BIN)/ruff check host device tests boards bench
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/ruff check $(LINTED)
 	$(BIN)/mypy
 
 setup: .venv/.run

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from fieldloop.errors import FieldloopError
+from fieldloop.targets import zephyr_workspace
 
 MARKER = "zephyr"
 COMMAND = "make test-zephyr FIELDLOOP_ZEPHYR_WS=/path/to/workspace"
+BOARDS = ("native_sim/native/64", "mps2/an386")  # of this machine, and of Arm
 REASON = f"needs a Zephyr workspace: {COMMAND}"
 
 
@@ -33,12 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{MARKER}: needs a Zephyr workspace; skipped, loudly, without --zephyr"
     )
     if config.getoption("--zephyr"):
-        from fieldloop.targets import zephyr_workspace
-
         try:
             zephyr_workspace.find()
         except FieldloopError as error:
             raise pytest.UsageError(f"--zephyr: {error}") from None
+        lacking = {line for board in BOARDS for line in zephyr_workspace.missing(board)}
+        if lacking:
+            raise pytest.UsageError(f"--zephyr: this machine lacks {'; '.join(sorted(lacking))}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
