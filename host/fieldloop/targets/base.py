@@ -1,18 +1,15 @@
-"""What all targets have in common: name, ports, and bring-up through the REPL."""
+"""What all targets have in common: name and link; with MicroPython bring-up through the REPL."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-Self = TypeVar("Self", bound="Target")
+Self = TypeVar("Self", bound="LinkTarget")
 
 
-class Target(Protocol):
-    """A device under our hands: simulated, on this machine, or real.
-
-    These calls are for bring-up and tests. What a user does with a device goes over the link.
-    """
+class LinkTarget(Protocol):
+    """A device under our hands, simulated, on this machine, or real, of any firmware."""
 
     @property
     def name(self) -> str:
@@ -21,17 +18,37 @@ class Target(Protocol):
 
     @property
     def kind(self) -> str:
-        """unix, qemu or serial."""
-        ...
-
-    @property
-    def repl_port(self) -> str | None:
-        """The serial port of the REPL, for mpremote; None where there is none."""
+        """unix, qemu, zephyr, zephyr-mpy or serial."""
         ...
 
     @property
     def link_port(self) -> str | None:
         """The dedicated serial port of the link (UART1); None where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; ends a simulated one. May be called twice."""
+        ...
+
+    def __enter__(self: Self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Target(LinkTarget, Protocol):
+    """A device with MicroPython on it.
+
+    These calls are for bring-up and tests. What a user does with a device goes over the link.
+    """
+
+    @property
+    def repl_port(self) -> str | None:
+        """The serial port of the REPL, for mpremote; None where there is none."""
         ...
 
     def exec(self, code: str, *, timeout: float = 10.0) -> str:
@@ -64,16 +81,3 @@ class Target(Protocol):
     def get(self, path: str) -> bytes:
         """Read a file of the device."""
         ...
-
-    def close(self) -> None:
-        """Let go of it; ends a simulated one. May be called twice."""
-        ...
-
-    def __enter__(self: Self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
