@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fieldloop.errors import FieldloopError, UsageError
@@ -14,17 +15,36 @@ _PATIENCE = 1.0  # seconds for a user that was killed just now to be gone
 
 
 def create(path: Path, size: int, unique_id: bytes, file_size: int = 0) -> None:
-    """Make a new flash file, which the firmware erases at its first start.
+    """Make a new flash file, which the firmware of boards/mps2 erases at its first start.
 
     All of its bytes are allocated now: QEMU would die of a disk that is full later. Up to
     `file_size` a hole follows, which nobody writes.
     """
+
+    def fill(file: int) -> None:
+        os.posix_fallocate(file, 0, size)
+        os.pwrite(file, unique_id, size - UNIQUE_ID_FROM_END)
+
+    _make(path, max(size, file_size), fill)
+
+
+def create_erased(path: Path, size: int, file_size: int = 0) -> None:
+    """Make a new flash file as erased flash is, for a firmware that takes it as it comes."""
+
+    def fill(file: int) -> None:
+        erased = b"\xff" * 0x10_0000
+        for at in range(0, size, len(erased)):
+            os.pwrite(file, erased[: size - at], at)
+
+    _make(path, max(size, file_size), fill)
+
+
+def _make(path: Path, size: int, fill: Callable[[int], None]) -> None:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            os.posix_fallocate(file, 0, size)
-            os.pwrite(file, unique_id, size - UNIQUE_ID_FROM_END)
-            os.truncate(file, max(size, file_size))
+            fill(file)
+            os.truncate(file, size)
         except BaseException:
             path.unlink()
             raise

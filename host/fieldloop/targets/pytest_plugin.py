@@ -6,9 +6,10 @@ A test that takes `board` runs once for each named target (default qemu-an386), 
 own: started, with an empty flash, and killed afterwards; a serial board is used as it is. The
 marker
 
-    @pytest.mark.fieldloop_board(memory="realistic", icount=True, only=("qemu",))
+    @pytest.mark.fieldloop_board(memory="realistic", icount=True, only=("qemu",), needs=("files",))
 
-chooses the memory map, counts instructions, and names the kinds of target that the test is for.
+chooses the memory map, counts instructions, and names the kinds of target that the test is for
+and what such a target must have (zephyr_mpy.capabilities); others are skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from collections.abc import Iterator
 import pytest
 
 from fieldloop.errors import FieldloopError
-from fieldloop.targets import build, qemu, roster
-from fieldloop.targets.base import Target
+from fieldloop.targets import build, qemu, roster, zephyr_board
+from fieldloop.targets.base import LinkTarget
 from fieldloop.targets.serial_board import SerialBoard
 from fieldloop.targets.unix import UnixBoard
 
@@ -43,8 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(memory, icount, only): how the fixture `board` is started, and the kinds of "
-        "target the test is for",
+        f"{MARKER}(memory, icount, only, needs): how the fixture `board` is started, the kinds "
+        "of target the test is for, and what a target must have for it",
     )
     try:
         for name in board_names(config):
@@ -67,21 +68,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def need(name: str) -> None:
     """Skips the test when this machine lacks what a target is built and run with."""
-    kind = roster.lookup(name).kind
-    missing = qemu.missing_tools() if kind == "qemu" else build.missing_tools(kind)
-    if missing:
+    if missing := missing_for(name):
         pytest.skip(f"{name} needs {', '.join(missing)}")
+
+
+def missing_for(name: str) -> list[str]:
+    """What building and running a target needs and this machine lacks."""
+    spec = roster.lookup(name)
+    if spec.kind == "qemu":
+        return qemu.missing_tools()
+    if spec.kind in ("zephyr", "zephyr-mpy"):
+        return zephyr_board.missing_tools(spec)
+    return build.missing_tools(spec.kind)
 
 
 @functools.cache
 def firmware(name: str, memory: str | None = None) -> build.Firmware:
     """The firmware of a target, built at most once in a test run; skips when tools are absent."""
     need(name)
+    kind = roster.lookup(name).kind
+    if kind == "zephyr":
+        return zephyr_board.build_app(name)
+    if kind == "zephyr-mpy":
+        from fieldloop.targets import zephyr_mpy
+
+        return zephyr_mpy.build_mpy(name)
     return build.build_firmware(name, memory)
 
 
 @pytest.fixture
-def board(request: pytest.FixtureRequest) -> Iterator[Target]:
+def board(request: pytest.FixtureRequest) -> Iterator[LinkTarget]:
     """A started target with an empty flash, see the module's text."""
     name: str = request.param
     marker = request.node.get_closest_marker(MARKER)
@@ -90,14 +106,28 @@ def board(request: pytest.FixtureRequest) -> Iterator[Target]:
     only = wanted.get("only", ())
     if only and spec.kind not in only:
         pytest.skip(f"{name} is {spec.kind}; the test is for {', '.join(only)}")
-    target: Target
-    if spec.kind == "serial":
-        target = SerialBoard(name)
-    elif spec.kind == "unix":
-        target = UnixBoard(firmware=firmware(name))
-    else:
-        memory = wanted.get("memory")
-        icount = wanted.get("icount", False)
-        target = qemu.QemuBoard(name, memory, icount=icount, firmware=firmware(name, memory))
-    with target:
+    if spec.kind == "zephyr" and not only:
+        pytest.skip(f"{name} runs no Python; tests that name the kind zephyr are for it")
+    if spec.kind == "zephyr-mpy":
+        from fieldloop.targets import zephyr_mpy
+
+        lacking = [x for x in wanted.get("needs", ()) if x not in zephyr_mpy.capabilities(name)]
+        if lacking:
+            pytest.skip(f"{name} has no {', '.join(lacking)}, which the test needs")
+    with _target(spec, wanted.get("memory"), wanted.get("icount", False)) as target:
         yield target
+
+
+def _target(spec: roster.TargetSpec, memory: str | None, icount: bool) -> LinkTarget:
+    name = spec.name
+    if spec.kind == "serial":
+        return SerialBoard(name)
+    if spec.kind == "unix":
+        return UnixBoard(firmware=firmware(name))
+    if spec.kind == "zephyr":
+        return zephyr_board.ZephyrBoard(name, icount=icount, firmware=firmware(name))
+    if spec.kind == "zephyr-mpy":
+        from fieldloop.targets import zephyr_mpy
+
+        return zephyr_mpy.ZephyrMpyBoard(name, firmware=firmware(name))
+    return qemu.QemuBoard(name, memory, icount=icount, firmware=firmware(name, memory))

@@ -14,13 +14,17 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from fieldloop import paths
 from fieldloop.errors import DeviceError, FieldloopError, UsageError
 from fieldloop.link import Board, connect
 from fieldloop.targets import roster
+from fieldloop.targets.base import LinkTarget
+from fieldloop.targets.build import Firmware
 from fieldloop.targets.qemu import QemuBoard
 from fieldloop.targets.unix import UnixBoard
+from fieldloop.targets.zephyr_board import ZephyrBoard
 
 PACKAGE = "/lib/fieldloop"
 MARK = f"{PACKAGE}/installed.sha256"  # of all files: written last, so it stands for a whole copy
@@ -29,10 +33,26 @@ HELLO_SECONDS = 20.0  # a simulated board on a busy machine
 Progress = Callable[[str], None]
 
 
-class Device:
-    """A simulated board or the unix port with a server on its link, and the host's end of it."""
+class Served(LinkTarget, Protocol):
+    """What can serve: simulated, so that its power can be cut."""
 
-    def __init__(self, target: QemuBoard | UnixBoard) -> None:
+    firmware: Firmware
+
+    @property
+    def link_port(self) -> str: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    def kill(self) -> None: ...
+
+    def restart(self) -> Any: ...
+
+
+class Device:
+    """A simulated device with a server on its link, and the host's end of it."""
+
+    def __init__(self, target: Served) -> None:
         self.target = target
         self._board: Board | None = None
 
@@ -50,7 +70,7 @@ class Device:
         self.serve()
 
     def serve(self) -> None:
-        """Has it serve: a board does so by its main.py, the unix port is told to."""
+        """Has it serve: a board does so by itself, the unix port is told to."""
         if isinstance(self.target, UnixBoard):
             self.target.begin(
                 "import fieldloop\n"
@@ -77,18 +97,27 @@ def serving(
     """A device of the roster that this machine can simulate, serving; ended afterwards.
 
     `flash_file`: what it remembers, a file (the unix port: a folder); made when absent, kept.
+    `memory` and `icount` are for those that QEMU simulates, memory maps for those of MicroPython.
     """
     spec = roster.lookup(name)
     new = flash_file is None or not flash_file.exists()
-    target: QemuBoard | UnixBoard
+    if memory is not None and not spec.maps:
+        raise UsageError(f"{name} has no memory maps; only qemu boards do")
+    target: QemuBoard | UnixBoard | ZephyrBoard
     if spec.kind == "qemu":
         target = QemuBoard(name, memory, flash_file=flash_file, icount=icount, progress=progress)
     elif spec.kind == "unix":
-        if memory is not None or icount:
-            raise UsageError("unix has neither memory maps nor icount; only qemu boards do")
+        if icount:
+            raise UsageError("unix does not count instructions; a board that QEMU simulates does")
         if flash_file is not None:
             _make_folder(flash_file)
         target = UnixBoard(root=flash_file, progress=progress)
+    elif spec.kind == "zephyr":
+        target = ZephyrBoard(name, flash_file=flash_file, icount=icount, progress=progress)
+    elif spec.kind == "zephyr-mpy":
+        raise UsageError(
+            f"{name} serves when told to on its REPL; start it with targets.open_target"
+        )
     else:
         raise UsageError(f"{name} is a real board: reach it by its port")
     with target:

@@ -20,7 +20,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from fieldloop.errors import DeviceError
 from fieldloop.targets import flash
@@ -44,8 +44,8 @@ class Simulator(ClosedByWith):
     (_await_start). The flash file is there when the object is made; `_make_flash` makes it.
     """
 
-    port_line: ClassVar[re.Pattern[bytes]] = QEMU_PTY
-    port_count: ClassVar[int] = 2
+    port_line: re.Pattern[bytes] = QEMU_PTY  # how it tells of a pty
+    port_count: int = 2
 
     def __init__(self, name: str, flash_file: Path | None) -> None:
         """`flash_file` is made when absent and stays; without one it lasts as long as the

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,36 +94,40 @@ def build(
     build_dir: Path,
     *,
     extra: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Build an application for a board; quick when nothing changed. Returns what runs: zephyr.exe
     of native_sim, else zephyr.elf.
 
-    `extra` are further words for CMake (-D...). A change of those, or of the workspace, starts
-    afresh; all else CMake and ninja notice. Raises FieldloopError with their last words.
+    `extra` are further words for CMake (-D...), `environment` adds to that of both. A change of
+    those, or of the workspace, starts afresh; all else CMake and ninja notice. Raises
+    FieldloopError with their last words.
     """
     workspace = find()
-    environment = _environment(workspace, board)
+    given = dict(environment or {})
+    whole = _environment(workspace, board) | given
     words = [
         *("cmake", "-GNinja", "-S", str(source_dir), "-B", str(build_dir), f"-DBOARD={board}"),
         f"-DPython3_EXECUTABLE={workspace.python}",
-        *_toolchain_words(board, environment),
+        *_toolchain_words(board, whole),
         *([] if _is_manifest(workspace.top) else [f"-DEXTRA_ZEPHYR_MODULES={paths.data_root()}"]),
         *extra,
     ]
     stamp = build_dir / "fieldloop.sha256"
-    told = [environment.get(name, "") for name in ("ZEPHYR_BASE", "ZEPHYR_TOOLCHAIN_VARIANT")]
+    told = [whole.get(name, "") for name in ("ZEPHYR_BASE", "ZEPHYR_TOOLCHAIN_VARIANT")]
+    told += [f"{name}={value}" for name, value in sorted(given.items())]
     digest = hashlib.sha256("\0".join([*words, *told]).encode()).hexdigest()
     with locked(build_dir.parent / f".{build_dir.name}.lock"):
         if not stamp.is_file() or stamp.read_text() != digest:
             if progress:
                 progress(f"building {source_dir.name} for {board} (Zephyr {workspace.version})")
             shutil.rmtree(build_dir, ignore_errors=True)
-            _run(words, environment, f"configuring {source_dir.name} for {board}")
+            _run(words, whole, f"configuring {source_dir.name} for {board}")
             stamp.write_text(digest)
         _run(
             ["ninja", "-C", str(build_dir), f"-j{min(os.cpu_count() or 1, 8)}"],
-            environment,
+            whole,
             f"building {source_dir.name} for {board}",
         )
     result = build_dir / "zephyr" / ("zephyr.exe" if is_native(board) else "zephyr.elf")
