@@ -10,7 +10,7 @@ import sys
 
 import _fieldloop
 
-from fieldloop import commands
+from fieldloop import commands, files
 from fieldloop.errors import EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, KNOWN, Refuse
 from fieldloop.learner import STATE, resume
 from fieldloop.push import Push
@@ -78,12 +78,11 @@ class Server:
 
     def _answer(self):
         link = self.link
+        if link.group != self.group:
+            files.answer(self)
+            return
         try:
-            if link.group != self.group:
-                handler = commands.OS_WRITE if link.write else commands.OS_READ
-            else:
-                handler = commands.WRITE if link.write else commands.READ
-            handler = handler.get(link.command)
+            handler = (commands.WRITE if link.write else commands.READ).get(link.command)
             if handler is None:
                 link.refuse(8)
                 return

@@ -17,6 +17,7 @@ class PartitionSlot:
         self.write = self.writer.write
         self.sha256 = self.writer.sha256
         self.readinto = self.writer.readinto
+        self.written = self.writer.readinto  # also before end(), but for the last program unit
 
     def end(self, good):
         self.writer.end()
@@ -74,17 +75,26 @@ class FileSlot:
                 yield memoryview(piece)[:n]
                 length -= n
 
+    def _written(self):
+        """Where what was written is; before end() that is the .part file."""
+        if self._file is None:
+            return self.path
+        self._file.flush()
+        return self.part
+
     def sha256(self, length):
-        """Of what was written; before end() that is the .part file."""
-        path = self.path
-        if self._file is not None:
-            self._file.flush()
-            path = self.part
-        return _fieldloop.sha256(self._pieces(path, 0, length))
+        """Of what was written."""
+        return _fieldloop.sha256(self._pieces(self._written(), 0, length))
+
+    def written(self, offset, buffer):
+        self._fill(self._written(), offset, buffer)
 
     def readinto(self, offset, buffer):
+        self._fill(self.path, offset, buffer)
+
+    def _fill(self, path, offset, buffer):
         at = 0
-        for piece in self._pieces(self.path, offset, len(buffer)):
+        for piece in self._pieces(path, offset, len(buffer)):
             buffer[at : at + len(piece)] = piece
             at += len(piece)
 

@@ -58,7 +58,7 @@ def _serial_port(args: argparse.Namespace) -> str | None:
         port = spec.port
     if args.flash is not None or args.map is not None:
         raise UsageError("--flash and --map belong to a simulated board; name one with --board")
-    return str(port) if port is not None else _only_port()
+    return str(port) if port is not None else only_port()
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def serial_ports() -> list[tuple[str, str]]:
     ]
 
 
-def _only_port() -> str:
+def only_port() -> str:
     ports = [name for name, _ in serial_ports()]
     if len(ports) == 1:
         return ports[0]

@@ -39,6 +39,7 @@ VERBS = {
     "learn": "teach a model labelled samples, on a device or on this machine",
     "bench": "count executed instructions of a model or of single kernels on a simulated board",
     "pull": "fetch what a device has learned, or its model",
+    "smp": "talk to any SMP server: echo, files, tasks, images",
     "doctor": "check this machine, and say what to do next",
 }
 

@@ -130,8 +130,7 @@ class Client:
             )
         buf = info.get("buf")
         if isinstance(buf, int) and buf >= SMALLEST_BUF:
-            self.buf_bytes = buf
-            self._limit = max(self._limit, self._largest())
+            self.fill(buf)
         return info
 
     def close(self) -> None:
@@ -143,6 +142,11 @@ class Client:
     def message_limit(self) -> int:
         """Bytes of the largest message to send now: the device's, less on a noisy line."""
         return self._limit
+
+    def fill(self, buf_bytes: int) -> None:
+        """Messages may fill the server's buffer of so many bytes from now on."""
+        self.buf_bytes = buf_bytes
+        self._limit = max(self._limit, self._largest())
 
     def _largest(self) -> int:
         return self.buf_bytes - EXTRA_BYTES
@@ -256,7 +260,7 @@ class Client:
                 cmd=cmd,
                 seq=seq,
                 group=group,
-                check=group != GROUP_OS,
+                check=group == self.group,
             )
             if len(message) > self._largest():
                 raise LinkError(
@@ -314,7 +318,7 @@ class Client:
                 self._pace.hurried()
                 continue
             plain_error = "rc" in reply.fields  # SMP's own errors need no check
-            if group != GROUP_OS and not reply.checked and not plain_error:
+            if group == self.group and not reply.checked and not plain_error:
                 self.stats.damaged += 1
                 return None
             if reply.fields.get("rc") == SMP_ECORRUPT:

@@ -31,8 +31,31 @@ SMP_RC_NAMES = {
     8: "no such group or command",
     9: "message damaged on the way",
     10: "busy",
+    12: "SMP version too old",
+    13: "SMP version too new",
 }
-SMP_ECORRUPT = 9
+
+GROUP_FILES = 8
+FILE_RC_NAMES = {
+    1: "unknown error",
+    2: "no such file name",
+    3: "no such file",
+    4: "a folder, not a file",
+    5: "the file cannot be opened",
+    6: "the file has no such place",
+    7: "the file cannot be read",
+    8: "the file cannot be shortened",
+    9: "the file cannot be removed",
+    10: "the file cannot be written",
+    11: "the offset is not the one expected",
+    12: "the offset is behind the file's end",
+    13: "no such hash or checksum",
+    14: "no such mount point",
+    15: "read only",
+    16: "the file is empty",
+}
+SMP_ENOTSUP, SMP_ECORRUPT = 8, 9
+FILE_OFFSET_NOT_VALID = 11
 
 
 class LinkError(FieldloopError):
@@ -54,7 +77,7 @@ class CodecError(LinkError):
 
 def remote_error(what: str, reply: Mapping[str, object]) -> FieldloopError | None:
     """The error that a reply carries, None when it carries none."""
-    detail = reply.get("msg")
+    detail = reply.get("msg", reply.get("rsn"))
     said = f": {detail}" if isinstance(detail, str) and detail else ""
     rc = reply.get("rc")
     if isinstance(rc, int) and rc != 0:
@@ -71,7 +94,8 @@ def remote_error(what: str, reply: Mapping[str, object]) -> FieldloopError | Non
         return DoesNotFitError(what, needed_bytes=need, available_bytes=have)
     if "want" in reply:  # the session did not let the call through
         return _session_error(what, code, reply)
-    name = RC_NAMES.get(code, f"error {code}")
+    names = FILE_RC_NAMES if group == GROUP_FILES else RC_NAMES
+    name = names.get(code, f"error {code} of group {group}")
     return LinkError(f"{what}: the device answers {name!r}{said}", rc=code, group=group)
 
 

@@ -12,6 +12,7 @@ from fieldloop.link.errors import CodecError
 
 HEADER_BYTES = 8
 GROUP_OS = 0
+GROUP_IMAGES = 1
 GROUP_FIELDLOOP = 70
 _STRUCT = struct.Struct(">BBHHBB")
 
