@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.device import serial_ports
-from fieldloop.targets import build, qemu, roster
+from fieldloop.targets import roster
+from fieldloop.targets.missing import missing_for
 
 HELP = "Lists the boards that this machine can simulate, and the serial ports it has."
 EXAMPLE = "fieldloop devices --json"
@@ -43,8 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
 
 
 def _target(spec: roster.TargetSpec) -> _Target:
-    missing = qemu.missing_tools() if spec.kind == "qemu" else build.missing_tools(spec.kind)
-    return _Target(spec.name, spec.kind, spec.title, missing)
+    return _Target(spec.name, spec.kind, spec.title, missing_for(spec.name))
 
 
 def _state(target: _Target) -> str:

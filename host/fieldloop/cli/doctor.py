@@ -15,7 +15,7 @@ from fieldloop import paths
 from fieldloop.cli.console import Console, Output, table
 from fieldloop.cli.device import serial_ports
 from fieldloop.errors import FieldloopError
-from fieldloop.targets import qemu
+from fieldloop.targets import qemu, zephyr_workspace
 
 HELP = "Checks what this machine has and lacks for each part, and says what to do next."
 EXAMPLE = "fieldloop doctor --json"
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> Output:
         _cross_compiler,
         _qemu,
         _micropython,
+        _zephyr,
         _device_package,
         _ports,
     )
@@ -153,6 +154,21 @@ def _micropython() -> _Finding:
         "not fetched yet",
         "nothing: the first build fetches it through apt; or set MICROPY_DIR to a checkout",
     )
+
+
+def _zephyr() -> _Finding:
+    """Needed by few: a machine without a workspace does all the rest."""
+    if not zephyr_workspace.is_named():
+        return _Finding("Zephyr", _OK, "no workspace; only Zephyr's own boards need one")
+    lacking = dict.fromkeys(
+        line
+        for board in ("native_sim/native/64", "mps2/an386")
+        for line in zephyr_workspace.missing(board)
+    )
+    if lacking:
+        return _Finding("Zephyr", _WARN, "not all is there", "; ".join(lacking))
+    found = zephyr_workspace.find()
+    return _Finding("Zephyr", _OK, f"{found.version} in {found.base}")
 
 
 def _device_package() -> _Finding:

@@ -47,6 +47,11 @@ class Reporter(Protocol):
         ...
 
 
+def boards() -> tuple[str, ...]:
+    """The targets that the demo runs on: simulated, and what they learn outlives a power cut."""
+    return tuple(name for name, spec in roster.load().items() if spec.remembers)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
     board: str = "qemu-an386"
@@ -113,10 +118,11 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> Demo:
     if options.seeds < 1:
         raise UsageError(f"seeds: expected 1 or more, got {options.seeds}")
     spec = roster.lookup(options.board)
-    if spec.kind == "serial":
+    if options.board not in boards():
         raise UsageError(
-            f"{options.board}: the demo cuts the power, so it wants a simulated board, one of "
-            f"{', '.join((*roster.names('qemu'), 'unix'))}; for a real one see fieldloop push"
+            f"{options.board}: the demo cuts the power and looks what is left, so it wants a "
+            f"simulated board that remembers, one of {', '.join(boards())}; for another one see "
+            "fieldloop push"
         )
     clock = _Clock(reporter)
     with clock.stage("train", "train a teacher, distil a student"):
@@ -181,7 +187,7 @@ def _on_device(
         with clock.stage("push", f"push the model, {len(image)} bytes"):
             board.push(image, to=SLOT, progress=reporter.progress)
             board.activate(image, slot=SLOT)
-        if spec.kind == "qemu":
+        if spec.machine:
             shutil.copyfile(flash, fresh)
         with clock.stage("check", f"check {len(x_test)} test samples against the host"):
             before = board.predict(x_test, progress=reporter.progress).reshape(len(x_test), -1)
@@ -205,7 +211,7 @@ def _on_device(
     learned_bit_exact = bool((after == host.predict_int8(x_test)).all())
     predict_counts: tuple[int | None, ...] = ()
     step_counts: tuple[int | None, ...] = ()
-    if spec.kind == "qemu":
+    if spec.machine:  # QEMU counts, what runs on this machine does not
         with clock.stage("count", "count instructions, in two boots"):
             counted = []
             for run in range(2):
@@ -386,15 +392,14 @@ def _result(
         state_equals_host=seen.state == v2.state,
         instructions_predict=seen.predict_counts[0] if seen.predict_counts else None,
         instructions_step=seen.step_counts[0] if seen.step_counts else None,
-        instructions_repeat=(
-            _repeats(seen.predict_counts) and _repeats(seen.step_counts)
-            if seen.predict_counts
-            else None
-        ),
+        instructions_repeat=_repeat_all(seen.predict_counts, seen.step_counts),
         stage_seconds=dict(clock.seconds),
         seconds=clock.total,
     )
 
 
-def _repeats(counts: Sequence[int | None]) -> bool:
-    return None not in counts and len(set(counts)) == 1
+def _repeat_all(*counts: Sequence[int | None]) -> bool | None:
+    """True when each is the same in all boots; None: the board cannot count."""
+    if all(count is None for each in counts for count in each):
+        return None
+    return all(None not in each and len(set(each)) == 1 for each in counts)

@@ -22,6 +22,7 @@ import pytest
 from fieldloop.errors import FieldloopError
 from fieldloop.targets import build, qemu, roster, zephyr_board
 from fieldloop.targets.base import LinkTarget
+from fieldloop.targets.missing import missing_for
 from fieldloop.targets.serial_board import SerialBoard
 from fieldloop.targets.unix import UnixBoard
 
@@ -70,16 +71,6 @@ def need(name: str) -> None:
     """Skips the test when this machine lacks what a target is built and run with."""
     if missing := missing_for(name):
         pytest.skip(f"{name} needs {', '.join(missing)}")
-
-
-def missing_for(name: str) -> list[str]:
-    """What building and running a target needs and this machine lacks."""
-    spec = roster.lookup(name)
-    if spec.kind == "qemu":
-        return qemu.missing_tools()
-    if spec.kind in ("zephyr", "zephyr-mpy"):
-        return zephyr_board.missing_tools(spec)
-    return build.missing_tools(spec.kind)
 
 
 @functools.cache

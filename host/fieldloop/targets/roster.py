@@ -84,6 +84,11 @@ class TargetSpec:
     default_map: str = ""
     port: str = ""  # of a serial target
 
+    @property
+    def remembers(self) -> bool:
+        """True when it is simulated and what it stores outlives its process."""
+        return self.kind in SIMULATED and bool(self.psram_size or not self.machine)
+
     def memory(self, name: str | None = None) -> MemoryMap:
         """The memory map of that name; the default one without a name."""
         for memory in self.maps:

@@ -62,6 +62,11 @@ def find() -> Workspace:
     return Workspace(base, top, _python(top), _micropython(top))
 
 
+def is_named() -> bool:
+    """True when the environment names a workspace, be it a good one or not."""
+    return any(os.environ.get(name) for name in ("FIELDLOOP_ZEPHYR_WS", "ZEPHYR_BASE"))
+
+
 def missing(board: str) -> list[str]:
     """What building for one of Zephyr's boards needs and this machine lacks; a line each."""
     lacking = [
@@ -74,10 +79,13 @@ def missing(board: str) -> list[str]:
         )
         if shutil.which(tool) is None
     ]
+    if not is_named():
+        lacking.append("a Zephyr workspace (FIELDLOOP_ZEPHYR_WS or ZEPHYR_BASE)")
     try:
         if not is_native(board):
             _cross_toolchain()
-        find()
+        if is_named():
+            find()
     except FieldloopError as error:
         lacking.append(str(error))
     return lacking
