@@ -21,6 +21,7 @@
 #define PATIENCE_MS 1000    // a peer that takes no byte for so long gets no reply
 #define COMMAND_SESSION 1   // of our group; opens a session and carries none
 #define GROUP_OS 0          // SMP's own group: echo, reset, parameters
+#define GROUP_FILES 8       // and that of files
 
 typedef struct {
     mp_obj_base_t base;
@@ -100,9 +101,10 @@ static void begin(link_t *self, fl_cbor_w_t *w) {
     fl_smp_begin(w, self->tx_block, self->cap - FL_DEFRAME_EXTRA, &head);
 }
 
-// Ends the message: with the check in our group, without in SMP's own. 0: it does not fit.
+// Ends the message: with the check in our group, without in others, whose clients may take no foreign key. 0: it does
+// not fit.
 static size_t end(link_t *self, fl_cbor_w_t *w) {
-    if (self->head.group != GROUP_OS) {
+    if (self->head.group == self->group) {
         int len = fl_smp_end(w);
         return len > 0 ? (size_t)len : 0;
     }
@@ -150,16 +152,6 @@ static void put_error(fl_cbor_w_t *w, uint16_t group, int error) {
 
 // ---- sessions
 
-static const char *session_error(int error) {
-    switch (error) {
-        case FL_ENOENT: return "no session since this boot: open one";
-        case FL_EBUSY: return "a newer session is open; open another to take over";
-        case FL_EINVAL: return "call number out of order";
-        case FL_EIO: return "the call was broken off, its effect is unknown";
-        default: return "the kept reply is too large";
-    }
-}
-
 static void open_session(link_t *self, const fl_cbor_t *map) {
     uint32_t nonce;
     fl_cbor_w_t w;
@@ -202,7 +194,7 @@ static bool admit(link_t *self, const fl_cbor_t *map) {
     begin(self, &w);
     put_error(&w, self->group, result);
     fl_cbor_put_str(&w, "msg");
-    fl_cbor_put_str(&w, session_error(result));
+    fl_cbor_put_str(&w, fl_session_text(result));
     fl_cbor_put_str(&w, "want");
     fl_cbor_put_int(&w, (int64_t)self->session.last + 1);
     fl_cbor_put_str(&w, "boot");
@@ -220,7 +212,7 @@ static bool received(link_t *self, size_t len) {
     if (fl_smp_unpack(self->deframe.msg, len, &self->head) != FL_OK || (self->head.op & 1u)) {
         return false; // another version of SMP, or a reply: not for us
     }
-    if (self->head.group == GROUP_OS) {
+    if (self->head.group == GROUP_OS || self->head.group == GROUP_FILES) {
         self->pending = true;
         return true;
     }

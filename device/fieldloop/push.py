@@ -63,11 +63,6 @@ class Push:
     def _take(self, offset, data):
         if offset != self.next or len(data) == 0 or self.next == self.length:
             return
-        if len(data) > self.length - offset:
-            raise ValueError(
-                "push: expected %d bytes or less at off %d, got %d"
-                % (self.length - offset, offset, len(data))
-            )
         self._write(offset, data)
 
     def _begin(self, to, length, sha):
@@ -101,6 +96,11 @@ class Push:
 
     def _write(self, offset, data):
         try:
+            if len(data) > self.length - offset:
+                raise ValueError(
+                    "push: expected %d bytes or less at off %d, got %d"
+                    % (self.length - offset, offset, len(data))
+                )
             self.slot.write(offset, data)
             self.next = offset + len(data)
             if self.next == self.length:

@@ -72,3 +72,13 @@ int fl_session_end(fl_session_t *st, const uint8_t *reply, size_t len) {
     st->state = KEPT;
     return FL_OK;
 }
+
+const char *fl_session_text(int error) {
+    switch (error) {
+        case FL_ENOENT: return "no session since this boot: open one";
+        case FL_EBUSY: return "a newer session is open; open another to take over";
+        case FL_EINVAL: return "call number out of order";
+        case FL_EIO: return "the call was broken off, its effect is unknown";
+        default: return "the kept reply is too large";
+    }
+}

@@ -49,6 +49,7 @@ typedef enum {
     FL_SMP_EMSGSIZE = 7, // the reply is larger than the buffer
     FL_SMP_ENOTSUP = 8,  // no such group or command
     FL_SMP_ECORRUPT = 9, // damaged on the way: send it again
+    FL_SMP_EBUSY = 10,
 } fl_smp_rc_t;
 
 typedef struct {
@@ -206,6 +207,9 @@ uint32_t fl_session_open(fl_session_t *st, uint32_t nonce);
 //   FL_EIO             a repeat of a call that was broken off, its effect is unknown
 //   FL_ENOMEM          a repeat of a call whose reply was too large to keep
 int fl_session_begin(fl_session_t *st, uint32_t id, uint32_t n, uint8_t cmd);
+
+// What the client is told of an error of fl_session_begin, as a constant string.
+const char *fl_session_text(int error);
 
 // After the call: keeps the reply (an error reply, too). FL_ENOMEM: larger than the buffer.
 int fl_session_end(fl_session_t *st, const uint8_t *reply, size_t len);
