@@ -96,13 +96,11 @@ static int has_sound_floats(const fl_learner_t *l, const uint8_t *from, uint32_t
            are_within(l, from, layer->bias_moment2, layer->rows, 0.0f, LARGEST_SECOND);
 }
 
-int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
-    const uint8_t *from = state;
+_Static_assert(FL_LEARNER_HEAD == sizeof(fl_state_header_t), "the head is what the state begins with");
+
+int fl_learner_fits(const fl_learner_t *l, const void *head, size_t bytes) {
     fl_state_header_t h;
-    if (bytes < sizeof h) {
-        return FL_EBADMSG;
-    }
-    memcpy(&h, from, sizeof h);
+    memcpy(&h, head, sizeof h);
     if (h.magic != FL_STATE_MAGIC || h.state_bytes != bytes) {
         return FL_EBADMSG;
     }
@@ -117,9 +115,20 @@ int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
     if (h.sample_bytes != l->sample_bytes || h.stats.remembered > h.memory) {
         return FL_EBADMSG;
     }
-    if (h.y_max_count != l->y_max_count) {
-        return FL_EINVAL;  // of another selector
+    return h.y_max_count == l->y_max_count ? FL_OK : FL_EINVAL;  // of another selector
+}
+
+int fl_learner_load(fl_learner_t *l, const void *state, size_t bytes) {
+    const uint8_t *from = state;
+    if (bytes < FL_LEARNER_HEAD) {
+        return FL_EBADMSG;
     }
+    int err = fl_learner_fits(l, from, bytes);
+    if (err) {
+        return err;
+    }
+    fl_state_header_t h;
+    memcpy(&h, from, sizeof h);
     int sound = are_within(l, from, l->y_max, l->y_max_count, 0.0f, FLT_MAX);
     for (uint32_t i = 0; sound && i < l->layer_count; i++) {
         sound = has_sound_floats(l, from, i);

@@ -277,6 +277,11 @@ void fl_learner_reset(fl_learner_t *l);
 
 // The learned state: sizes.state_bytes bytes at *state, valid until the next call that changes it.
 const void *fl_learner_state(const fl_learner_t *l);
+// Would fl_learner_load take a state of `bytes` bytes with this head? Looks at all that does not need the rest of the state,
+// so that a caller without room for a second one knows before it gives up the first. Errors as fl_learner_load.
+enum { FL_LEARNER_HEAD = 128 };
+int fl_learner_fits(const fl_learner_t *l, const void *head, size_t bytes);  // head: [FL_LEARNER_HEAD]
+
 // Takes over a state of another run of the same model and configuration (layer set and memory size); checks it first
 // and changes nothing on FL_EBADMSG (damaged), FL_ENOTSUP (newer version) or FL_EINVAL (of another model or
 // configuration).

@@ -12,7 +12,19 @@
 //     }
 //
 // One owner: every call comes from the same thread, or under one lock. Nothing is allocated, nothing is static.
-// Model arena and learner lie in config.memory, the image is executed in place in its slot.
+// Model arena and learner lie in config.memory, the image is executed in place in its slot. The stack: what opening a
+// learner takes, sizeof(fl_learner_t) and 3 KiB.
+//
+//     memory  0 +---------+  arena: of the image's plan for inference, with a learner open of that for learning
+//               | learner |  its block, to 16
+//               +---------+  spare: `free` of info. A job keeps its best state here, a stored state is read to here
+//               |         |  before it takes effect, so that what cannot be taken over changes nothing
+//               +---------+  memory_bytes
+//
+// Where the spare memory has no room for a state, a stored one is taken over in place: after its header was looked at
+// and its CRC was right, so that what belongs to other settings or is damaged still changes nothing. Only a flash that
+// fails between the two reads then costs what was learned since the last commit: the factory's weights are in use, and
+// the error says so.
 #ifndef FIELDLOOP_FL_SERVER_H
 #define FIELDLOOP_FL_SERVER_H
 
@@ -24,6 +36,8 @@
 #include "fieldloop/fl_link.h"
 #include "fieldloop/fl_slot.h"
 #include "fieldloop/fl_store.h"
+
+#define FL_SERVER_VERSION "0.1.0" // told by `info`
 
 enum {
     FL_SERVER_STATE = 1,     // store records of a model: what was learned; empty = the factory's weights
@@ -87,6 +101,9 @@ typedef struct {
     fl_session_t session;
     uint8_t kept[FL_SERVER_REPLY];
     fl_store_t store;
+    // what the store was mounted for, and is again after a failure of its flash; 0: every model's records
+    uint8_t mounted[3][FL_STORE_UID_BYTES];
+    uint32_t mounted_count;
     // the active model
     bool has_model;
     uint32_t active;               // its slot
@@ -114,7 +131,8 @@ typedef struct {
 // ---- life
 
 // A model or learner that cannot be used is no error here: s->fault says why, and `info` tells. FL_EINVAL: the config
-// breaks a rule above. What mounting the store answers, when it cannot be mounted.
+// breaks a rule above, and the server is not open. What mounting the store answers, when it cannot be mounted: the server
+// is open, without a model, and each call that needs the store tries to mount it again.
 int fl_server_open(fl_server_t *s, const fl_server_config_t *config);
 
 // One message of our group or of FL_SERVER_GROUP_FILES, header first, of any bytes whatsoever. Writes the reply, header
