@@ -146,7 +146,7 @@ class Client:
     def fill(self, buf_bytes: int) -> None:
         """Messages may fill the server's buffer of so many bytes from now on."""
         self.buf_bytes = buf_bytes
-        self._limit = max(self._limit, self._largest())
+        self._limit = self._largest()
 
     def _largest(self) -> int:
         return self.buf_bytes - EXTRA_BYTES
@@ -167,7 +167,8 @@ class Client:
             self.transport.framing = Framing.CONSOLE
             self._limit = min(self._limit, 512)
         else:
-            self._limit = max(self._limit // 2, SMALLEST_BUF - EXTRA_BYTES)
+            smallest = min(SMALLEST_BUF - EXTRA_BYTES, self._largest())
+            self._limit = max(self._limit // 2, smallest)
 
     # ---- calls
 

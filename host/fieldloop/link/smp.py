@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fieldloop.errors import FieldloopError, UsageError
 from fieldloop.link import cbor
-from fieldloop.link.client import OS_PARAMETERS, SMALLEST_BUF, Client, Fields, Reply
+from fieldloop.link.client import OS_PARAMETERS, Client, Fields, Reply
 from fieldloop.link.errors import (
     FILE_OFFSET_NOT_VALID,
     GROUP_FILES,
@@ -31,6 +31,7 @@ FILE, FILE_STATUS, FILE_HASH, FILE_HASH_TYPES = 0, 1, 2, 3
 
 _OVERHEAD = 48  # of a message with a piece of a file: header, keys, numbers
 _SLOW = 60.0  # seconds: the first chunk may erase flash, the last one be checked
+_SMALLEST = 128  # bytes of a server's buffer: a name and some of a file
 _PATIENCE = 8  # pieces in a row that brought nothing
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -76,8 +77,12 @@ class SmpServer:
             if error.rc != SMP_ENOTSUP:
                 raise
             return None
-        if parameters.buf_bytes >= SMALLEST_BUF:
-            self.client.fill(parameters.buf_bytes)
+        if parameters.buf_bytes < _SMALLEST:
+            raise LinkError(
+                f"the server's buffer has {parameters.buf_bytes} bytes, expected {_SMALLEST} or "
+                "more; build it with a larger CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
+            )
+        self.client.fill(parameters.buf_bytes)
         return parameters
 
     def parameters(self, *, timeout: float | None = None) -> Parameters:

@@ -135,7 +135,7 @@ typedef struct {
 } fl_deframe_t;
 
 // `buf` (bytes >= 64) stays the caller's and must outlive `st`. The largest message is
-// bytes - FL_DEFRAME_EXTRA; `bytes` is what `buf_size` advertises. FL_EINVAL: too small, or above 65535.
+// bytes - FL_DEFRAME_EXTRA; `bytes` is what `info` tells as `buf`. FL_EINVAL: too small, or above 65535.
 int fl_deframe_init(fl_deframe_t *st, uint8_t *buf, size_t bytes, unsigned flags);
 
 // Takes up to n bytes; *used tells how many. Returns
