@@ -1,4 +1,4 @@
-"""Where things lie: the C core, the device package and the boards, and the build cache.
+"""Where things lie: the C core, the device package, the boards, Zephyr's module, the build cache.
 
 In a clone they are the folders of the repository; in an installed wheel they travel inside the
 package (`fieldloop/_data`). What is built goes to `build/` of the clone, or to the user's cache.
@@ -21,7 +21,8 @@ def is_installed() -> bool:
 
 
 def data_root() -> Path:
-    """The folder that holds cmodules/, device/ and boards/."""
+    """The folder that holds cmodules/, device/, boards/, zephyr/ and zephyr_app/: for Zephyr a
+    module."""
     return _CARRIED if is_installed() else _PACKAGE.parent.parent
 
 

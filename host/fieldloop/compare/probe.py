@@ -173,6 +173,8 @@ def probing(
 ) -> Iterator[Probe]:
     """A board of the roster with `files` in its flash (the unix port: its folder), ready."""
     spec = roster.lookup(name)
+    if spec.kind not in ("unix", "qemu", "serial"):
+        raise UsageError(f"{name} cannot be probed: expected MicroPython of ours, or serial:PORT")
     if icount and spec.kind != "qemu":
         raise UsageError(f"{name} counts no instructions; expected a board of QEMU, qemu-...")
     if spec.kind == "unix":

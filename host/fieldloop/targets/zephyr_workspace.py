@@ -288,5 +288,7 @@ def _run(command: list[str], environment: dict[str, str], what: str) -> None:
             "apt-get install cmake ninja-build device-tree-compiler"
         ) from error
     if done.returncode != 0:
-        tail = "\n".join(done.stdout.strip().splitlines()[-30:])
+        # The words of a compiler or linker fill pages; what it said stands below them.
+        lines = [line for line in done.stdout.strip().splitlines() if len(line) < 600]
+        tail = "\n".join(lines[-30:])
         raise FieldloopError(f"{what} failed ({command[0]} exit {done.returncode}):\n{tail}")
