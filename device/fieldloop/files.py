@@ -18,6 +18,7 @@ OFFSET_NOT_VALID, OFFSET_TOO_LARGE, NO_SUCH_HASH, READ_ONLY = 11, 12, 13, 15
 SMP_EUNKNOWN, SMP_ENOMEM, SMP_EINVAL, SMP_ENOTSUP, SMP_EBUSY = 1, 2, 3, 8, 10
 CODES = {EBUSY: SMP_EBUSY, ENOTSUP: SMP_ENOTSUP}
 PIECE = 256
+MOST = 0xFFFFFFFF
 
 
 class FileError(Exception):
@@ -81,9 +82,8 @@ def _find(server, name):
         return server.slot[1], server.storage.slot(server.slot[0]).readinto
     slot = _slot_of(server, name)
     push = server.push
-    if push.to == slot.name and push.next < push.length and not hasattr(slot, "part"):
-        return push.next, slot.readinto  # so much of it is there
-    length = push.image_bytes(slot)
+    under_way = push.to == slot.name and push.next < push.length and not hasattr(slot, "part")
+    length = 0 if under_way else push.image_bytes(slot)
     if length == 0:
         raise FileError(NOT_FOUND)
     return length, slot.readinto
@@ -103,9 +103,15 @@ def _state(server):
 
 def _number(body, key, default=None):
     value = body[key] if default is None else body.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("%s: expected a number of 0 or more" % key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise ValueError("%s: expected an unsigned 32-bit number" % key)
     return value
+
+
+def _name(body):
+    if not isinstance(body["name"], str):
+        raise ValueError("name: expected text")
+    return body["name"]
 
 
 # ---- commands
@@ -113,7 +119,7 @@ def _number(body, key, default=None):
 
 def download(server, body):
     offset = _number(body, "off")
-    length, read = _find(server, body["name"])
+    length, read = _find(server, _name(body))
     if offset > length:
         raise FileError(OFFSET_TOO_LARGE)
     data = bytearray(min(server.link.buf - commands.OVERHEAD, length - offset))
@@ -126,7 +132,9 @@ def download(server, body):
 
 
 def upload(server, body):
-    name, offset, data = body["name"], _number(body, "off"), body["data"]
+    name, offset, data = _name(body), _number(body, "off"), body["data"]
+    if isinstance(data, str):
+        raise ValueError("data: expected a byte string")
     if name in ("/state", "/image"):
         raise FileError(READ_ONLY)
     slot = _slot_of(server, name)
@@ -141,18 +149,18 @@ def upload(server, body):
 
 
 def status(server, body):
-    return {"len": _find(server, body["name"])[0]}
+    return {"len": _find(server, _name(body))[0]}
 
 
 def checksum(server, body):
     kind = body.get("type", "sha256")
     if kind not in ("sha256", "crc32"):
         raise FileError(NO_SUCH_HASH)
-    offset = _number(body, "off", 0)
-    length, read = _find(server, body["name"])
+    offset, most = _number(body, "off", 0), _number(body, "len", MOST)
+    length, read = _find(server, _name(body))
     if offset > length:
         raise FileError(OFFSET_TOO_LARGE)
-    length = min(length - offset, _number(body, "len", length))
+    length = min(length - offset, most)
     if kind == "sha256":
         output = _fieldloop.sha256(_pieces(read, offset, length))
     else:

@@ -11,14 +11,11 @@ import pytest
 from images import CLASSES, digits_image, samples
 from package import install, serve
 
-from fieldloop.link.board import connect
-from fieldloop.link.errors import LinkError
-from fieldloop.link.smp import connect_smp
 from fieldloop.targets.pytest_plugin import firmware
 from fieldloop.targets.unix import UnixBoard
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
-from interop import SETTINGS, check_interoperability, upload
+from interop import check_interoperability
 
 LABELS = np.arange(20) % CLASSES
 

@@ -1,4 +1,4 @@
-"""smpclient, an SMP client that is not ours, against any of our devices: what all of them must do."""
+"""smpclient, an SMP client that is not ours, against a device of ours: what each of them does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from enum import IntEnum, unique
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from smp import error, header, message
+from pydantic import ConfigDict
+from smp import error, message
 from smpclient import SMPClient
 from smpclient.exceptions import SMPUploadError
 from smpclient.generics import success
@@ -55,7 +56,7 @@ class _ErrorV2(error.ErrorV2[FieldloopError]):
 class InfoReply(message.ReadResponse):
     _GROUP_ID = 70
     _COMMAND_ID = 0
-    model_config = {"extra": "allow", "frozen": True}
+    model_config = ConfigDict(extra="allow", frozen=True)
     proto: int
     board: str
     buf: int

@@ -85,11 +85,7 @@ static end_t find(fl_server_t *s, const fl_cbor_t *body, place_t *place) {
             return file_error(INVALID_NAME);
         }
         bool under_way = s->pushing && (uint32_t)slot == s->push_slot && s->push_next < s->push_length;
-        place->bytes = under_way ? s->push_next : fl_server_image_in(s, (uint32_t)slot);
-        if (under_way) { // so much of it is there
-            place->at = s->config->slots[slot].bytes;
-            return DONE;
-        }
+        place->bytes = under_way ? 0 : fl_server_image_in(s, (uint32_t)slot);
     }
     place->at = s->config->slots[slot].bytes;
     return file_error(place->bytes == 0 ? NOT_FOUND : 0);
