@@ -32,8 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "device"))
 
 MAIN = Path(__file__).resolve().parent / "host_main.c"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wdouble-promotion", "-Wfloat-conversion")
-# As the library of the host has them, so that the bytes are the same; and what finds mistakes.
-PLAIN = ("-std=c99", "-O2", "-ffp-contract=off", "-fno-math-errno")
+PLAIN = ("-std=c99", "-O2")
 SANITIZED = (
     *("-std=c99", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno"),
     "-fsanitize=address,undefined,alignment",
@@ -45,8 +44,12 @@ SLOT_SECTORS, STORE_SECTORS = 32, 16
 
 @functools.cache
 def build(*, sanitize: bool = False) -> Path:
-    """The program; compiled at most once for the same sources, flags and compiler."""
+    """The program; compiled at most once for the same sources, flags and compiler.
+
+    The plain one runs on the library that the host has; a sanitized one brings its own core.
+    """
     root, compiler = paths.core_dir(), core.compiler()
+    library = [] if sanitize else [core.build()]
     flags = SANITIZED if sanitize else PLAIN
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     common = [version, " ".join((*flags, *WARNINGS)).encode()]
@@ -55,9 +58,10 @@ def build(*, sanitize: bool = False) -> Path:
     folder.mkdir(exist_ok=True)
     objects = {
         source: folder / f"{source.stem}-{_digest(*common, source.read_bytes())}.o"
-        for source in [*core.sources(), MAIN]
+        for source in [*(core.sources() if sanitize else ()), MAIN]
     }
-    program = folder / f"host_main-{_digest(*(o.name.encode() for o in objects.values()))}"
+    parts = [*objects.values(), *library]
+    program = folder / f"host_main-{_digest(*(part.name.encode() for part in parts))}"
 
     def compile_one(source: Path) -> None:
         made = objects[source].with_suffix(f".{os.getpid()}.tmp")
@@ -72,7 +76,8 @@ def build(*, sanitize: bool = False) -> Path:
             with ThreadPoolExecutor(max_workers=2) as pool:
                 list(pool.map(compile_one, missing))
             made = program.with_suffix(".tmp")
-            _run(compiler, *flags, *map(str, objects.values()), "-o", str(made))
+            search = [f"-Wl,-rpath,{path.parent}" for path in library]
+            _run(compiler, *flags, *map(str, parts), *search, "-o", str(made))
             made.replace(program)
     return program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -411,3 +412,21 @@ def test_no_request_ends_the_server() -> None:
             device.job_cancel(jobs)
         load(device)
         assert device.predict(x).shape == (4, CLASSES)
+
+
+def test_a_store_of_another_kind_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A flash that a device of another geometry used: it serves, says why, and erases nothing."""
+    flash_file = tmp_path / "flash.bin"
+    with HostApp(flash_file=flash_file, store=16) as target, client(target) as device:
+        load(device)
+        device.learner_open(SETTINGS)
+        device.commit()
+    before = flash_file.read_bytes()
+    flash_file.write_bytes(before[: len(before) - 4 * 4096])
+    with HostApp(flash_file=flash_file, store=12) as target, client(target) as device:
+        info = device.info()
+        assert info.model is None and info.fault is not None
+        assert "store" in info.fault
+        x = {"x": samples(1, 7).tobytes()}
+        refused(lambda: device.client.read(4, x, what="predict"), info.fault[:40])
+    assert flash_file.read_bytes() == before[: len(before) - 4 * 4096]

@@ -39,6 +39,7 @@ storage = Storage({{"model0": part("model0"), "model1": part("model1")}}, part("
 # Where their words differ: how the Python server begins, and how the C server does.
 OTHER_WORDS = (
     ("unknown setting 'speed'", "unknown setting 'speed'"),
+    ("slot: needs", "slot model1: needs"),
     ("expected one sample and one label", "label: expected"),
 )
 

@@ -2,7 +2,6 @@
 // device/fieldloop/jobs.py is the same on MicroPython.
 #include "server/job.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "fieldloop/fl_error.h"
@@ -101,8 +100,8 @@ static void end(fl_server_t *s, fl_job_state_t state) {
     fl_server_job_t *job = &s->job;
     job->state = state; // first: what is over may commit
     if (job->kind != FL_JOB_TRAIN) {
-        (void)snprintf(job->text, sizeof(job->text), "%u of %u samples right", (unsigned)job->right,
-            (unsigned)job->total);
+        (void)fl_server_refuse(s, FL_OK, "%u of %u samples right", (unsigned)job->right, (unsigned)job->total);
+        memcpy(job->text, s->text, sizeof(job->text)); // it formats, and here nothing is refused
     } else if (fl_job_train_finish(s) != FL_OK) {
         fail(s);
     }
