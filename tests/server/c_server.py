@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from fieldloop.link import cbor
 from fieldloop.link.header import Op, decode_message, encode_message
 from fieldloop.runtime.core import core
 from fieldloop.runtime.flashfile import NorFlash
+
+# The boards' test images (images.py) serve here, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "device"))
 
 INFO, SESSION, PUSH, ACTIVATE, PREDICT, OPEN, STEP, COMMIT = range(8)
 UNDO, RESET, RESTORE, STATS, PULL, MEM, JOB, COUNT = range(8, 16)
@@ -109,17 +114,53 @@ class CServer:
 
     # ---- what most tests do
 
-    def push(self, image: bytes, sha: bytes, to: str = "model0", chunk: int = 3000) -> Reply:
+    def load(self, image: bytes, slot: str = "model0") -> Reply:
+        """Pushes and activates."""
+        self.push(image, to=slot)
+        reply = self.write(ACTIVATE, slot=slot, sha=sha256(image))
+        assert "err" not in reply, reply
+        return reply
+
+    def push(self, image: bytes, to: str = "model0", chunk: int = 3000) -> Reply:
         reply: Reply = {}
+        sha = sha256(image)
         for at in range(0, len(image), chunk):
             more = {"len": len(image), "sha": sha} if at == 0 else {}
             reply = self.write(PUSH, to=to, off=at, data=image[at : at + chunk], **more)
+            if reply.get("match"):  # at once, when it was there already
+                break
             assert reply.get("off") == min(at + chunk, len(image)), reply
         return reply
+
+    def pull(self, kind: str) -> bytes:
+        data = b""
+        while True:
+            reply = self.read(PULL, kind=kind, off=len(data))
+            piece, length = reply["data"], reply["len"]
+            assert isinstance(piece, bytes) and isinstance(length, int), reply
+            if not data:
+                sha = reply["sha"]
+            data += piece
+            if len(data) == length:
+                assert sha256(data) == sha
+                return data
+
+    @property
+    def learned(self) -> bytes:
+        """The state in RAM, as a commit would write it."""
+        assert self.s.has_learner
+        n = self.s.learner.sizes.state_bytes
+        return bytes(
+            self.ffi.buffer(self.lib.fl_learner_state(self.ffi.addressof(self.s.learner)), n)
+        )
 
     @property
     def text(self) -> str:
         return bytes(self.ffi.string(self.s.text)).decode()
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def error_of(reply: Reply) -> tuple[int, str]:

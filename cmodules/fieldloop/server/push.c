@@ -1,10 +1,9 @@
 // Push: takes an image from the host in chunks, into a slot. One at a time: the slot, the length, the SHA-256, and the
 // offset expected next (device/fieldloop/push.py).
+#include <stdio.h>
 #include <string.h>
 
 #include "server/server.h"
-
-static const uint8_t unknown[32]; // the SHA-256 of a file's upload, which tells none
 
 static int write_failed(fl_server_t *s, int error) {
     s->pushing = false; // a place that may be half-written is begun anew
@@ -24,12 +23,16 @@ static bool is_there(const fl_server_t *s) {
     return memcmp(own, s->push_sha, sizeof(own)) == 0;
 }
 
-static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *sha, bool known) {
+static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *sha) {
     s->pushing = false;
+    s->push_named = sha != NULL;
     s->push_slot = slot;
     s->push_length = length;
-    memcpy(s->push_sha, sha, sizeof(s->push_sha));
-    s->match = known && is_there(s);
+    memset(s->push_sha, 0, sizeof(s->push_sha));
+    if (sha != NULL) {
+        memcpy(s->push_sha, sha, sizeof(s->push_sha));
+    }
+    s->match = s->push_named && is_there(s);
     s->push_next = s->match ? length : 0;
     if (s->match) {
         s->pushing = true;
@@ -37,11 +40,9 @@ static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *
     }
     uint32_t room = fl_server_slot_bytes(s, slot);
     if (length > room) {
-        (void)fl_server_lacks(s, FL_ENOSPC, length, room, "slot");
-        size_t len = strlen(s->text);
-        (void)strncat(s->text, " in ", sizeof(s->text) - len - 1);
-        (void)strncat(s->text, s->config->slots[slot].name, sizeof(s->text) - len - 5);
-        return FL_ENOSPC;
+        char what[8 + FL_SERVER_NAME];
+        (void)snprintf(what, sizeof(what), "slot %s", s->config->slots[slot].name);
+        return fl_server_lacks(s, FL_ENOSPC, length, room, what);
     }
     if (s->has_model && s->active == slot) {
         fl_server_close(s); // it runs from the bytes that are about to be erased
@@ -68,7 +69,7 @@ static int put(fl_server_t *s, const uint8_t *data, size_t n) {
     if (error) {
         return write_failed(s, error);
     }
-    if (memcmp(s->push_sha, unknown, sizeof(unknown)) != 0) {
+    if (s->push_named) {
         s->match = is_there(s);
     } else {
         s->match = fl_server_image_in(s, s->push_slot) == s->push_length &&
@@ -80,15 +81,14 @@ static int put(fl_server_t *s, const uint8_t *data, size_t n) {
 int fl_server_push_chunk(fl_server_t *s, uint32_t slot, uint32_t off, const uint8_t *data, size_t n, uint32_t length,
     const uint8_t *sha) {
     bool known = sha != NULL;
-    bool same = s->pushing && s->push_slot == slot &&
-        known == (memcmp(s->push_sha, unknown, sizeof(unknown)) != 0);
+    bool same = s->pushing && s->push_slot == slot && s->push_named == known;
     if (off == 0) {
         bool again = same && known && s->push_length == length && memcmp(s->push_sha, sha, sizeof(s->push_sha)) == 0;
         if (length < 1) {
             return fl_server_refuse(s, FL_EINVAL, "push: expected len of 1 or more");
         }
         if (!again || (s->match && !is_there(s))) {
-            int error = begin(s, slot, length, known ? sha : unknown, known);
+            int error = begin(s, slot, length, sha);
             if (error) {
                 return error;
             }

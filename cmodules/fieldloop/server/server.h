@@ -60,7 +60,7 @@ int fl_server_run(fl_server_t *s);
 int fl_server_push(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w);
 // One chunk: what push and the file group share. Afterwards s->push_next is the offset expected next, and at the end
 // s->match tells whether all is there as it should be. `sha` NULL: unknown, then the image's own CRC decides; such a push
-// begins anew at off 0, always, and has a push_sha of zeros; `length` counts only there.
+// begins anew at off 0, always; `length` counts only there.
 int fl_server_push_chunk(fl_server_t *s, uint32_t slot, uint32_t off, const uint8_t *data, size_t n, uint32_t length,
     const uint8_t *sha);
 

@@ -117,6 +117,7 @@ typedef struct {
     fl_learner_t learner;
     // a push under way or done
     bool pushing, match;
+    bool push_named;               // its SHA-256 was told; a file's upload tells none
     uint32_t push_slot, push_length, push_next;
     uint8_t push_sha[32];
     fl_slot_t writer;
