@@ -24,9 +24,9 @@ COUNT = 40  # samples that travel with the image
 CARRIED = samples(COUNT, 1)
 
 
-@pytest.fixture
-def app() -> Iterator[HostApp]:
-    with HostApp() as target:
+@pytest.fixture(params=[False, True], ids=["plain", "sanitized"])
+def app(request: pytest.FixtureRequest) -> Iterator[HostApp]:
+    with HostApp(sanitize=request.param) as target:
         yield target
 
 
