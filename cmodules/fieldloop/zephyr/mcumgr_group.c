@@ -37,7 +37,7 @@ static int answer(struct smp_streamer *streamer) {
         // A packet may carry several requests; MCUmgr saw that this one is whole.
         .len = FL_SMP_HEADER + sys_get_be16(msg + 2),
         .reply = reply->data,
-        .cap = (size_t)(reply->size - net_buf_headroom(reply) - FL_DEFRAME_EXTRA),
+        .cap = reply->size - net_buf_headroom(reply),
     };
     int n = fl_zephyr_call(exchange, &e);
     if (n < 0) {

@@ -38,7 +38,7 @@ static K_THREAD_STACK_DEFINE(stack, CONFIG_FIELDLOOP_SMP_UART_STACK_SIZE);
 static struct k_thread thread;
 
 static fl_deframe_t deframe;
-static uint8_t deframe_buf[CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE];
+static uint8_t deframe_buf[CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE + FL_DEFRAME_EXTRA];
 static fl_framing_t spoken = FL_FRAMING_CONSOLE; // that of the last message understood
 static uint32_t lost;                            // bytes, and messages, that nobody could take
 
@@ -159,7 +159,7 @@ static size_t get(uint8_t *bytes, size_t cap, k_timeout_t patience) {
         if (sys_timepoint_expired(end)) {
             return 0;
         }
-        k_sleep(k_uptime_get() - last < LIVELY_MS ? K_USEC(CONFIG_FIELDLOOP_SMP_UART_POLL_US) : K_MSEC(1));
+        k_sleep(k_uptime_get() - last < LIVELY_MS ? K_USEC(CONFIG_FIELDLOOP_SMP_UART_POLL_US) : K_MSEC(5));
     }
 }
 
@@ -189,7 +189,7 @@ static int output(struct net_buf *nb) {
 
 static uint16_t mtu(const struct net_buf *nb) {
     ARG_UNUSED(nb);
-    return CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE - FL_DEFRAME_EXTRA;
+    return CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE;
 }
 
 static void hand_over(size_t n) {
@@ -251,7 +251,7 @@ static int start(void) {
     transport.functions.get_mtu = mtu;
     if (smp_transport_init(&transport) != 0 ||
         fl_deframe_init(&deframe, deframe_buf, sizeof(deframe_buf), FL_DEFRAME_RAW) != FL_OK) {
-        LOG_ERR("CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE: expected 64 to 65535, got %d", (int)sizeof(deframe_buf));
+        LOG_ERR("CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE: expected 60 to 65531, got %d", CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE);
         return 0;
     }
     by_interrupt = uart_irq_callback_user_data_set(uart, on_interrupt, NULL) == 0;
