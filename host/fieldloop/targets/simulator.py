@@ -133,6 +133,13 @@ class Simulator(ClosedByWith):
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Of its process, while it runs."""
+        if self._process is None or not self.running:
+            raise DeviceError(f"{self._name} is off: start() it first")
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """How the simulator ended: 1 after a fault; None while it runs or before it started."""
         return None if self._process is None else self._process.poll()

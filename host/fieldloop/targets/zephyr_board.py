@@ -16,7 +16,7 @@ import re
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -54,10 +54,22 @@ def missing_tools(spec: roster.TargetSpec) -> list[str]:
     return lacking + (simulator if spec.machine else [x for x in simulator if x != qemu.QEMU])
 
 
-def build_app(name: str, *, progress: Progress | None = None) -> Firmware:
-    """The application for a target of the roster, built if anything changed."""
+def build_app(
+    name: str,
+    *,
+    variant: str = "",
+    extra: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Firmware:
+    """The application for a target of the roster, built if anything changed.
+
+    `extra` are further words for CMake; such a build has a folder of its own, by `variant`.
+    """
     spec = _spec(name)
-    elf = zephyr_workspace.build(app_dir(), spec.board, build_folder(name), progress=progress)
+    if extra and not variant:
+        raise UsageError("build_app: what is built with further words needs a variant's name")
+    folder = build_folder(f"{name}-{variant}" if variant else name)
+    elf = zephyr_workspace.build(app_dir(), spec.board, folder, extra=extra, progress=progress)
     return measure(elf, spec)
 
 
