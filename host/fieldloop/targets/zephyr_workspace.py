@@ -144,6 +144,13 @@ def build(
     return result
 
 
+def tools(workspace: Workspace, board: str) -> tuple[dict[str, str], list[str]]:
+    """The environment that building for a board takes, and what CMake has to be told (-D...):
+    for other ways into Zephyr than build(), twister for one."""
+    environment = _environment(workspace, board)
+    return environment, _toolchain_words(board, environment)
+
+
 # ---- the places
 
 
