@@ -124,6 +124,8 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> Demo:
             f"simulated board that remembers, one of {', '.join(boards())}; for another one see "
             "fieldloop push"
         )
+    if options.memory is not None and not spec.maps:
+        raise UsageError(f"{options.board} has no memory maps; leave --map out")
     clock = _Clock(reporter)
     with clock.stage("train", "train a teacher, distil a student"):
         trained = _train(options.seed, options.missing, reporter)
