@@ -141,7 +141,7 @@ def _check_hello(port: str, *, raw: bool) -> None:
             assert (await told(smp, EchoWrite(d=text))).r == text
         parameters = await told(smp, MCUMgrParametersRead())
         info = await told(smp, Info())
-        assert (parameters.buf_size, parameters.buf_count) == (info.buf - 4, 1)
+        assert parameters.buf_size <= info.buf - 4  # a raw message fills it
         assert info.proto == 1
         assert {"model0", "model1"} <= set(info.slots)
         await refused(smp, Unknown(), 8, group=None)

@@ -9,6 +9,7 @@ What a server was not built with it answers with LinkError, rc 8.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,9 +28,10 @@ from fieldloop.link.replies import ReplyFields, text_keys
 from fieldloop.link.transport import Port, StreamTransport, TextSink, open_port
 
 OS_TASKS, OS_INFO = 2, 7
+IMAGES, IMAGE_UPLOAD = 0, 1
 FILE, FILE_STATUS, FILE_HASH, FILE_HASH_TYPES = 0, 1, 2, 3
 
-_OVERHEAD = 48  # of a message with a piece of a file: header, keys, numbers
+_OVERHEAD = 24  # of a message with a piece: header, and the head of the piece
 _SLOW = 60.0  # seconds: the first chunk may erase flash, the last one be checked
 _SMALLEST = 128  # bytes of a server's buffer: a name and some of a file
 _PATIENCE = 8  # pieces in a row that brought nothing
@@ -50,6 +52,16 @@ class FileHash:
     kind: str  # sha256, crc32
     covered: int  # bytes
     value: bytes | int
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    group: int
+    cmd: int
+    what: str
+    always: Fields  # of each piece
+    first: Fields  # and of the first
+    lost: Callable[[LinkError], int]  # where to go on after a refusal, or raises it
 
 
 class SmpServer:
@@ -105,32 +117,66 @@ class SmpServer:
 
     def images(self) -> list[Mapping[str, cbor.Value]]:
         """The firmware images that MCUboot would start."""
-        reply = self.client.call(Op.READ, 0, {}, what="images", group=GROUP_IMAGES)
+        reply = self.client.call(Op.READ, IMAGES, {}, what="images", group=GROUP_IMAGES)
         value = reply.get("images")
         images = [text_keys(image) for image in value] if isinstance(value, list) else [None]
         if any(image is None for image in images):
             raise CodecError(f"images: a list of maps expected, got {value!r}")
         return [image for image in images if image is not None]
 
+    def upload_image(self, content: bytes, progress: Progress | None = None) -> None:
+        """Sends a firmware image to the slot that MCUboot would test it from."""
+        sha = hashlib.sha256(content).digest()
+        call = _Upload(
+            *(GROUP_IMAGES, IMAGE_UPLOAD, "upload of an image"),
+            *({}, {"image": 0, "sha": sha}, _not_lost),
+        )
+        if self._upload(content, call, progress).get("match") is False:
+            raise LinkError(
+                "upload of an image: the SHA-256 of what the server stored differs; upload again"
+            )
+
     # ---- group 8
 
     def upload(self, content: bytes, name: str, progress: Progress | None = None) -> None:
         """Writes a file. Of a fieldloop device: /model0 and /model1 are its slots."""
-        if not content:
-            raise UsageError("upload: a file with at least one byte expected, got an empty one")
         _check_name(name)
-        what = f"upload to {name}"
+
+        def lost(error: LinkError) -> int:
+            # A piece that was sent twice: how much of the file is there tells where to go on.
+            if (error.group, error.rc) != (GROUP_FILES, FILE_OFFSET_NOT_VALID):
+                raise error
+            return self.file_bytes(name)
+
+        call = _Upload(GROUP_FILES, FILE, f"upload to {name}", {"name": name}, {}, lost)
+        self._upload(content, call, progress)
+
+    def _upload(self, content: bytes, call: _Upload, progress: Progress | None) -> Reply:
+        """The last reply."""
+        what = call.what
+        if not content:
+            raise UsageError(f"{what}: at least one byte expected, got an empty file")
         off, stalls = 0, 0
+        reply: Reply = {}
         while off < len(content):
             at = off
 
             def chunk(at: int = at) -> Fields:
-                fields: Fields = {"off": at, "name": name}
+                fields: Fields = {"off": at} | call.always
                 if at == 0:
-                    fields["len"] = len(content)
-                return fields | {"data": content[at : at + self._room(name)]}
+                    fields |= {"len": len(content)} | call.first
+                room = self.client.message_limit - _OVERHEAD - len(cbor.dumps(fields))
+                return fields | {"data": content[at : at + max(room, 32)]}
 
-            off = self._next_offset(chunk, at, name, what)
+            try:
+                reply = self.client.call(
+                    Op.WRITE, call.cmd, chunk, what=what, group=call.group, timeout=_SLOW
+                )
+                off = ReplyFields(what, reply).integer("off")
+            except LinkError as error:
+                if at == 0 or isinstance(error, CodecError):
+                    raise
+                off = call.lost(error)
             if not 0 <= off <= len(content):
                 raise CodecError(f"{what}: offset 0 to {len(content)} expected, got {off}")
             if progress is not None:
@@ -140,16 +186,7 @@ class SmpServer:
                 raise LinkError(
                     f"{what}: the server stays at {off} of {len(content)} bytes; upload again"
                 )
-
-    def _next_offset(self, chunk: Callable[[], Fields], at: int, name: str, what: str) -> int:
-        try:
-            f = self._call(Op.WRITE, FILE, chunk, what)
-        except LinkError as error:
-            # A piece that was sent twice: how much of the file is there tells where to go on.
-            if at == 0 or (error.group, error.rc) != (GROUP_FILES, FILE_OFFSET_NOT_VALID):
-                raise
-            return self.file_bytes(name)
-        return f.integer("off")
+        return reply
 
     def download(self, name: str, progress: Progress | None = None) -> bytes:
         """Reads a file. Of a fieldloop device: /state is the newest commit, /image the model."""
@@ -198,9 +235,6 @@ class SmpServer:
 
     # ---- inside
 
-    def _room(self, name: str) -> int:
-        return max(self.client.message_limit - _OVERHEAD - len(name.encode()), 32)
-
     def _read(
         self, group: int, cmd: int, fields: Fields, what: str, timeout: float | None = None
     ) -> ReplyFields:
@@ -212,6 +246,10 @@ class SmpServer:
     ) -> ReplyFields:
         reply = self.client.call(op, cmd, fields, what=what, group=GROUP_FILES, timeout=_SLOW)
         return ReplyFields(what, reply)
+
+
+def _not_lost(error: LinkError) -> int:
+    raise error
 
 
 def _check_name(name: str) -> None:
