@@ -198,6 +198,11 @@ def test_a_second_push_of_the_same_is_there_already(server: CServer) -> None:
     operations = server.flashes["model0"].operations
     assert server.write(PUSH, **first, data=image[:1000]) == {"off": len(image), "match": True}
     assert server.flashes["model0"].operations == operations
+    # Not when somebody else was at the slot since.
+    server.flashes["model0"]._bytes[5000] ^= 1
+    assert server.write(PUSH, **first, data=image[:1000]) == {"off": 1000}
+    for at in range(1000, len(image), 3000):
+        server.write(PUSH, to="model0", off=at, data=image[at : at + 3000])
     # Another SHA-256 begins anew, and does not match in the end.
     first["sha"] = bytes(32)
     assert server.write(PUSH, **first, data=image[:3000]) == {"off": 3000}

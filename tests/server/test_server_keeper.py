@@ -268,6 +268,66 @@ def test_states_that_do_not_fit_push_no_settings_out(tmp_path: Path) -> None:
     server.close()
 
 
+def test_a_state_of_the_same_length_but_other_settings(tmp_path: Path) -> None:
+    """Without room for a second state, a stored one must be known to fit before it is read."""
+    one: dict[str, Any] = {"layers": 1, "replays": 0}
+    server = open_one(tmp_path, one)
+    step(server, 0)
+    length = server.write(COMMIT)["bytes"]
+    server.close()
+    server = open_one(tmp_path, {**one, "selector": "loss"}, boot=2)
+    step(server, 3)
+    learned = server.learned
+    assert len(learned) == length
+    needed = 64 * 1024 - int(str(server.read(MEM)["free"]))
+    server.config.memory_bytes = needed
+    assert error_of(server.write(RESTORE))[0] == 22
+    assert server.learned == learned
+    server.close()
+
+
+def test_a_batch_that_is_not_full(tmp_path: Path) -> None:
+    """A commit writes it first; a paint empties it, as every load of a state does."""
+    settings: dict[str, Any] = {"batch": 4, "replays": 0}
+    server = open_one(tmp_path, settings)
+    host = Learner(Model(IMAGE), LearnerConfig(**settings))
+    for first, host_does in (
+        (0, host.flush),
+        (5, lambda: host.load(bytes(host.state))),
+        (10, None),
+    ):
+        step(server, first, 5)
+        for k in range(first, first + 5):
+            host.step(X[k], k % CLASSES)
+        if host_does is not None:
+            host_does()
+        if first == 0:
+            server.write(COMMIT)
+        elif first == 5:
+            server.write(MEM, paint=0x55)
+        assert server.learned == bytes(host.state)
+    server.close()
+
+
+def test_an_undo_that_fails_once_is_not_done(tmp_path: Path, memory: int) -> None:
+    """The flash refuses one program and works again: what was taken back is brought back."""
+    server = open_one(tmp_path, memory_bytes=memory)
+    for first in (0, 3):
+        step(server, first)
+        server.write(COMMIT)
+    learned = server.learned
+    works = server.store._prog
+
+    def fails_once(_addr: int, _data: bytes) -> int:
+        server.store._prog = works  # type: ignore[method-assign]
+        return -5
+
+    server.store._prog = fails_once  # type: ignore[method-assign]
+    assert error_of(server.write(UNDO)) == (5, "store: the flash failed")
+    assert server.learned == learned
+    server.close()
+
+
 def test_an_undo_that_cannot_be_kept_is_not_done(tmp_path: Path, memory: int) -> None:
     server = open_one(tmp_path, memory_bytes=memory)
     for first in (0, 3):
