@@ -80,7 +80,7 @@ int fl_server_write_undo(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w);
 int fl_server_write_reset(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w);
 int fl_server_write_restore(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w);
 
-// ---- memory.c: what the arena and the learner take, and touch
+// ---- ram.c: what the arena and the learner take, and touch
 int fl_server_read_mem(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w);
 // Bytes of config.memory behind arena and learner; *at is where they begin. Jobs keep a best state there.
 uint32_t fl_server_spare(const fl_server_t *s, uint8_t **at);
