@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import select
 import signal
@@ -82,6 +84,21 @@ def test_the_page_holds_one_whole_application(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_page_points_to_is_there() -> None:
+    for name in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()):
+        assert (PAGE.parent / name).exists(), name
+
+
+@pytest.mark.zephyr
+def test_the_lines_that_start_micropython(workspace: object) -> None:
+    (text,) = blocks("python")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.input", said.write)
+        exec(compile(text, str(PAGE), "exec"), {})
+    assert re.fullmatch(r"\d+\.\d+\.\d+\r?\n\r?\n?mpremote connect /dev/pts/\d+", said.getvalue())
 
 
 @pytest.mark.zephyr
