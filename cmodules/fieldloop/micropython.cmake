@@ -17,10 +17,18 @@ add_library(usermod_fieldloop INTERFACE)
 target_sources(usermod_fieldloop INTERFACE ${FIELDLOOP_SOURCES})
 target_include_directories(usermod_fieldloop INTERFACE ${FIELDLOOP_DIR}/include ${FIELDLOOP_DIR})
 
-# Float results must be the host's to the bit: no contraction to fused multiply-add.
-target_compile_options(usermod_fieldloop INTERFACE -ffp-contract=off -fno-math-errno)
+# Float results must be the host's to the bit: no contraction to fused multiply-add. Said for each file, too:
+# the port for Zephyr takes a module's sources and leaves its options behind.
+set(FIELDLOOP_EXACT -ffp-contract=off -fno-math-errno)
+target_compile_options(usermod_fieldloop INTERFACE ${FIELDLOOP_EXACT})
+set_source_files_properties(${FIELDLOOP_SOURCES} PROPERTIES COMPILE_OPTIONS "${FIELDLOOP_EXACT}")
 
-# Where the time goes, speed is worth the bytes, whatever the port builds for.
-set_source_files_properties(${FIELDLOOP_HOT_SOURCES} PROPERTIES COMPILE_OPTIONS -O2)
+# Where the time goes, speed is worth the bytes, whatever the port builds for; -DFIELDLOOP_HOT_OPTIONS=-Os for a
+# part that lacks the bytes.
+if(NOT DEFINED FIELDLOOP_HOT_OPTIONS)
+    set(FIELDLOOP_HOT_OPTIONS -O2)
+endif()
+set_source_files_properties(${FIELDLOOP_HOT_SOURCES} PROPERTIES
+    COMPILE_OPTIONS "${FIELDLOOP_EXACT};${FIELDLOOP_HOT_OPTIONS}")
 
 target_link_libraries(usermod INTERFACE usermod_fieldloop)

@@ -30,6 +30,8 @@ class Server:
             if isinstance(stream, int):
                 from machine import UART
 
+                if sys.platform == "zephyr":
+                    stream = "uart%d" % stream  # the devicetree's name for it
                 stream = UART(stream, 115200, rxbuf=max(buf, 1024))
             tx = stream
         if storage is None:

@@ -99,9 +99,45 @@ class FileSlot:
             at += len(piece)
 
     def image(self, length):
+        """The image's bytes: in place on a ROMFS, else read once into one buffer."""
+        with open(self.path, "rb") as f:
+            try:
+                return memoryview(f)
+            except TypeError:
+                pass
         image = bytearray(length)
         self.readinto(0, image)
         return image
+
+
+class RamBlocks:
+    """A block device in RAM, for a store where nothing can be written: it lasts until a reset."""
+
+    prog_size = 8
+
+    def __init__(self, sectors=4, sector_bytes=1024):
+        self.sectors = sectors
+        self.sector_bytes = sector_bytes
+        self._bytes = bytearray(sectors * sector_bytes)
+        for i in range(len(self._bytes)):
+            self._bytes[i] = 0xFF
+
+    def readblocks(self, block, buffer, offset=0):
+        at = block * self.sector_bytes + offset
+        memoryview(buffer)[:] = memoryview(self._bytes)[at : at + len(buffer)]
+
+    def writeblocks(self, block, buffer, offset=0):
+        at = block * self.sector_bytes + offset
+        memoryview(self._bytes)[at : at + len(buffer)] = buffer
+
+    def ioctl(self, command, argument):
+        if command == 4:
+            return self.sectors
+        if command == 5:
+            return self.sector_bytes
+        if command == 6:
+            self.writeblocks(argument, b"\xff" * self.sector_bytes)
+        return 0 if command in (3, 6) else None
 
 
 class FileBlocks:

@@ -4,7 +4,7 @@ import os
 
 import _fieldloop
 
-from fieldloop.slots import FileBlocks, FileSlot, PartitionSlot
+from fieldloop.slots import FileBlocks, FileSlot, PartitionSlot, RamBlocks
 
 ACTIVE = 2
 NO_UID = b"\x00" * 16
@@ -14,7 +14,8 @@ FOLDER = "fieldloop-data"  # without partitions, all lies in files of this folde
 class Storage:
     """slots: {name: block device} for images; store: block device for what is learned.
 
-    Without them: the partitions model0, model1 and store of a simulated board, else files.
+    Without them: the partitions model0, model1 and store of a simulated board or of Zephyr's
+    devicetree, else files; and RAM for the store where no file can be written.
     """
 
     def __init__(self, slots=None, store=None):
@@ -31,9 +32,7 @@ class Storage:
         if not self.slots:
             for name in ("model0", "model1"):
                 self.slots[name] = FileSlot(name, FOLDER + "/" + name + ".flm")
-        self.store = _fieldloop.Store(
-            store if store is not None else FileBlocks(FOLDER + "/store")
-        )
+        self.store = _fieldloop.Store(store if store is not None else _blocks())
 
     def slot(self, name):
         """The slot of this name, or a file by its absolute path; None when there is neither."""
@@ -93,5 +92,26 @@ def _partitions():
     try:
         from simboard import Partition
     except ImportError:
-        return None, None
+        return _flash_areas()
     return {"model0": Partition("model0"), "model1": Partition("model1")}, Partition("store")
+
+
+def _flash_areas():
+    """The partitions of Zephyr's flash map with these labels."""
+    try:
+        from zephyr import FlashArea
+    except ImportError:
+        return None, None
+    areas = FlashArea.areas
+    slots = {name: FlashArea(*areas[name]) for name in ("model0", "model1") if name in areas}
+    store = FlashArea(*areas["store"]) if "store" in areas else None
+    return slots or None, store
+
+
+def _blocks():
+    try:
+        return FileBlocks(FOLDER + "/store")
+    except OSError as e:
+        if e.errno not in (19, 30):  # no file system, or one that is only read
+            raise
+        return RamBlocks()

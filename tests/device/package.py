@@ -9,8 +9,8 @@ from fieldloop.targets.base import Target
 
 
 def install(board: Target) -> None:
-    """The package in /lib; the unix port has it in its path already."""
-    if board.kind != "unix":
+    """The package in /lib; the unix port has it in its path, and Zephyr's frozen, already."""
+    if board.kind not in ("unix", "zephyr-mpy"):
         folder = paths.device_dir() / "fieldloop"
         for file in sorted(folder.glob("*.py")):
             board.put(f"/lib/fieldloop/{file.name}", file.read_bytes())

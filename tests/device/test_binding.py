@@ -44,6 +44,13 @@ class RamBlocks:
         return 0
 """
 
+# A block device for a store, by the kind of target; None: of RAM.
+STORES = {
+    "unix": "None",
+    "qemu": "__import__('simboard').Partition('store')",
+    "zephyr-mpy": "__import__('fieldloop.storage').storage._flash_areas()[1]",
+}
+
 
 @pytest.fixture
 def unix() -> Iterator[UnixBoard]:
@@ -318,9 +325,9 @@ def test_a_device_that_fails_says_so_and_keeps_the_commit(unix: UnixBoard) -> No
 
 def test_ctrl_c_in_a_learner_loop_leaves_the_state_whole(board: Any) -> None:
     prepare(board, 20)
-    store = "None" if board.kind == "unix" else "simboard.Partition('store')"
+    store = STORES[board.kind]
     board.exec(
-        ("" if board.kind == "unix" else "import simboard\n") + RAM_BLOCKS + f"flash = {store}\n"
+        RAM_BLOCKS + f"flash = {store}\n"
         "flash = flash or RamBlocks()\nl = fieldloop.Learner(model, flash, memory=4, seed=1)\n"
     )
     board.begin(
