@@ -158,11 +158,7 @@ def by_switch(firmware: Firmware, found: Found) -> None:
         if address in simulated:  # the flash, not the firmware
             continue
         takes = _takes(section, size)
-        for part, pattern in PARTS.items():
-            if re.search(pattern, place):
-                break
-        else:
-            part = "the rest"
+        part = next((name for name, p in PARTS.items() if re.search(p, place)), "the rest")
         _add(parts[part], takes)
         if part == "fieldloop":
             member = place.rpartition("(")[2].removesuffix(".obj)")
