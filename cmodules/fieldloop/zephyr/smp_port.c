@@ -116,6 +116,12 @@ static void put(const uint8_t *bytes, size_t n) {
         }
         return;
     }
+    static bool primed;
+    if (!primed && n > 0) { // some drivers' interrupt comes only when a byte has gone
+        primed = true;
+        uart_poll_out(uart, *bytes++);
+        n--;
+    }
     k_sem_reset(&sent);
     out_left = n;
     out = bytes;
