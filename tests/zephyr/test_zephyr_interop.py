@@ -18,6 +18,7 @@ from fieldloop.link.errors import LinkError
 from fieldloop.link.lossy import Faults, LossyPort
 from fieldloop.link.smp import SmpServer, connect_smp
 from fieldloop.targets import zephyr_workspace
+from fieldloop.targets.pytest_plugin import need
 from fieldloop.targets.zephyr_board import ZephyrBoard
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "smp_svr"))
@@ -130,9 +131,15 @@ def test_images(server: SmpServer, workspace: zephyr_workspace.Workspace) -> Non
 # ---- smpclient, the Zephyr application
 
 
-@pytest.mark.parametrize("raw", [False, True], ids=["console", "raw"])
-def test_smpclient_and_the_application(raw: bool, workspace: zephyr_workspace.Workspace) -> None:
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("native_sim", False), ("native_sim", True), ("zephyr-an386", False)],
+    ids=["native_sim-console", "native_sim-raw", "an386-console"],
+)
+def test_smpclient_and_the_application(name: str, raw: bool) -> None:
+    need(name)
     labels = np.arange(20) % CLASSES
     images = digits_image(), digits_image(4)
-    with ZephyrBoard("native_sim") as board:
+    with ZephyrBoard(name) as board:
+        connect(board.link_port, dedicated=True, timeout=20.0).close()  # it has started
         check_interoperability(board.link_port, *images, samples(20, 7), labels, raw=raw)
