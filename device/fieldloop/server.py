@@ -44,6 +44,7 @@ class Server:
         self.link = _fieldloop.Link(
             stream, tx, dedicated=dedicated, buf=buf, group=group, boot=_random(), text=text
         )
+        self.tx = tx
         self.group = group
         self.storage = storage
         self.model = None
@@ -74,6 +75,8 @@ class Server:
             if self.gone:
                 import machine
 
+                if hasattr(self.tx, "flush"):
+                    self.tx.flush()  # the reply may still wait in the UART's own buffer
                 machine.reset()
         if self.job is not None:  # also after an answer: a busy host must not keep it waiting
             self.job.advance()

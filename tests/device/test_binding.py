@@ -173,6 +173,7 @@ def test_on_unix(unix: UnixBoard, check: Any) -> None:
     check(unix)
 
 
+@pytest.mark.fieldloop_board(needs=("files",))
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_board(board: Any, check: Any) -> None:
     check(board)
@@ -323,6 +324,7 @@ def test_a_device_that_fails_says_so_and_keeps_the_commit(unix: UnixBoard) -> No
     assert re.search(r"needs \d+ bytes of flash, \d+ available", message), message
 
 
+@pytest.mark.fieldloop_board(needs=("files",))
 def test_ctrl_c_in_a_learner_loop_leaves_the_state_whole(board: Any) -> None:
     prepare(board, 20)
     store = STORES[board.kind]
@@ -354,9 +356,8 @@ def test_ctrl_c_in_a_learner_loop_leaves_the_state_whole(board: Any) -> None:
 # ---- flash
 
 
+@pytest.mark.fieldloop_board(only=("qemu",))
 def test_a_model_runs_in_place_from_a_partition(board: Any) -> None:
-    if board.kind != "qemu":
-        pytest.skip("needs a raw partition")
     x = prepare(board, 3)
     board.exec(
         "import simboard\np = simboard.Partition('model0')\nw = _fieldloop.Slot(p)\n"

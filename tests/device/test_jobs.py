@@ -102,7 +102,7 @@ def test_training_on_unix(unix: UnixBoard) -> None:
     check_train(unix)
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("partitions",))
 def test_training_on_board(board: Any) -> None:
     check_train(board)
 

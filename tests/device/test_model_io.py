@@ -221,6 +221,7 @@ def test_on_unix(unix: UnixBoard, check: Any) -> None:
     check(unix)
 
 
+@pytest.mark.fieldloop_board(needs=("files",))
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_board(board: Any, check: Any) -> None:
     check(board)

@@ -106,7 +106,7 @@ def test_whole_way_on_unix(unix: UnixBoard) -> None:
     check_whole_way(unix)
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("partitions",))
 def test_whole_way_on_board(board: Any) -> None:
     check_whole_way(board)
 
@@ -240,7 +240,7 @@ def test_another_model_takes_over_and_back(unix: UnixBoard) -> None:
         assert device.predict(x).tobytes() == learned.tobytes()
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("files",))
 def test_a_model_can_be_a_file(board: Any) -> None:
     # Not on the unix port: os.rename() of two absolute paths is broken there (MicroPython 1.25).
     install(board)
@@ -306,11 +306,14 @@ def test_jobs_run_while_reads_are_answered(unix: UnixBoard) -> None:
     unix.interrupt()
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("partitions",))
 def test_console_with_prints_between(board: Any) -> None:
     install(board)
+    # Zephyr's console holds 512 bytes: a message must fit in, framed.
+    size = 352 if board.kind == "zephyr-mpy" else 4096
     board.begin(
-        "import fieldloop\ns = fieldloop.Server(text=lambda t: print('heard', t))\nn = 0\n"
+        f"import fieldloop\ns = fieldloop.Server(buf={size}, text=lambda t: print('heard', t))\n"
+        "n = 0\n"
         "while True:\n    s.poll(5)\n    n += 1\n    print('tick', n)"
     )
     heard = bytearray()
@@ -338,7 +341,7 @@ def test_console_with_prints_between(board: Any) -> None:
     assert board.eval("s.learner.seq") > 0
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"))
 def test_what_follows_ctrl_c_is_left_to_the_repl(board: Any) -> None:
     """Both arrive at once, as mpremote sends them: the server must not take the second."""
     install(board)
@@ -351,7 +354,7 @@ def test_what_follows_ctrl_c_is_left_to_the_repl(board: Any) -> None:
         assert port.read_until(banner).endswith(banner)
 
 
-@pytest.mark.fieldloop_board(only=("qemu",))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("files",))
 def test_an_installed_main_serves_after_a_power_cut(board: Any) -> None:
     install(board)
     board.exec("import fieldloop\nfieldloop.install_main(1)\nfieldloop.install_main(1)")

@@ -34,7 +34,7 @@ from fieldloop.targets.simulator import QEMU_PTY, Simulator
 Progress = Callable[[str], None]
 
 # As in zephyr_app/micropython/boards/qemu_cortex_m3.overlay.
-ROMFS_ADDRESS, ROMFS_BYTES = 0x3B000, 0x5000
+ROMFS_ADDRESS, ROMFS_BYTES = 0x3D000, 0x3000
 
 _TTY = re.compile(rb"(?P<label>\w+) connected to the serial port: (?P<path>\S+)")
 _NATIVE_LABELS = ("uart", "uart_1")  # of the console and of the link
