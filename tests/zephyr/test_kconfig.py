@@ -94,7 +94,7 @@ def test_the_symbols_of_zephyr_are_those_we_know(kconf: kconfiglib.Kconfig) -> N
             names |= {item.name for item in named(expression)}
     names = {name for name in names if not re.fullmatch(r"-?\d+|0x[0-9a-fA-F]+|[ynm]", name)}
     assert names - ours <= set(ZEPHYR_SYMBOLS), "a symbol of Zephyr that ZEPHYR_SYMBOLS lacks"
-    assert set(ZEPHYR_SYMBOLS) <= names, "ZEPHYR_SYMBOLS has one that is not used"
+    assert set(ZEPHYR_SYMBOLS) - MADE <= names, "ZEPHYR_SYMBOLS has one that is not used"
 
 
 def closed(wish: frozenset[str]) -> set[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import kconfiglib
 import pytest
 
+from fieldloop.targets import roster
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "cmodules" / "fieldloop" / "zephyr" / "Kconfig"
 APP = ROOT / "zephyr_app" / "Kconfig"
@@ -34,12 +36,10 @@ ZEPHYR_SYMBOLS = {
     "THREAD_LOCAL_STORAGE": "bool",
 }
 # Zephyr makes one for each board and each of its qualifiers, and for each devicetree binding.
-MADE = {
-    "DT_HAS_FIELDLOOP_EMUL_ACCEL_ENABLED",
-    "BOARD_MPS2_AN385",
-    "BOARD_MPS2_AN386",
-    "BOARD_MPS2_AN500",
-    "BOARD_MPS3_CORSTONE300_AN547",
+MADE = {"DT_HAS_FIELDLOOP_EMUL_ACCEL_ENABLED"} | {
+    "BOARD_" + re.sub(r"\W", "_", spec.board.upper())
+    for spec in roster.load().values()
+    if spec.kind == "zephyr"
 }
 ZEPHYR_SYMBOLS |= dict.fromkeys(MADE, "bool")
 # Off unless said otherwise: what ours must not be built with, or select.
