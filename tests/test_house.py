@@ -47,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "compiler": {"ir", "frontends", "quantize", "plan", "image", "compile_report"},
     "runtime": {"image"},
     "link": set(),
-    "targets": {"link"},
+    "targets": {"link", "image"},  # a ROMFS is how a file gets onto a board without a file system
     "zoo": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime"},
     "train": {"ir", "frontends", "quantize", "plan", "image", "compiler", "runtime", "zoo"},
     "study": {"ir", "frontends", "quantize", "plan", "compiler", "runtime", "zoo", "train"},
