@@ -200,11 +200,18 @@ static int cmd_info(const struct shell *sh, size_t argc, char **argv) {
     }
     shell_print(sh, "memory   %u of %u bytes", info.memory_used, info.memory_bytes);
     for (slot_t slot = {0}; fl_zephyr_call(take_slot, &slot) > 0; slot.index++) {
-        shell_print(sh, "slot     %s, %u bytes, %s%u", slot.name, slot.bytes, slot.image_bytes ? "image of " : "empty ",
-            slot.image_bytes);
+        if (slot.image_bytes > 0) {
+            shell_print(sh, "slot     %s, %u bytes, image of %u", slot.name, slot.bytes, slot.image_bytes);
+        } else {
+            shell_print(sh, "slot     %s, %u bytes, empty", slot.name, slot.bytes);
+        }
     }
+#if defined(CONFIG_ARCH_POSIX)
+    shell_print(sh, "stack    not known: native_sim's threads run on the host's stacks");
+#else
     shell_print(sh, "stack    %u of %u bytes used at most", (unsigned)(fl_zephyr_stack_size() - fl_zephyr_stack_unused()),
         (unsigned)fl_zephyr_stack_size());
+#endif
     if (info.fault[0] != '\0') {
         shell_print(sh, "fault    %s", info.fault);
     }
