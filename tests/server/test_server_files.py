@@ -184,3 +184,10 @@ def test_our_client_by_the_file_group(in_c: HostApp) -> None:
             server.upload(b"x" * 500, "/model1")
         with pytest.raises(LinkError, match="needs 200000 bytes, 131072 available"):
             server.upload(bytes(200000), "/model1")
+        server.upload(image, "/model1")
+    # A push of our group finds what is there: one message, and it can be activated.
+    seen.clear()
+    with connect(in_c.link_port, dedicated=True) as device:
+        device.push(image, to="model1", progress=lambda done, total: seen.append(done))
+        assert seen == [len(image)]
+        assert device.activate(image, slot="model1").bytes == len(image)

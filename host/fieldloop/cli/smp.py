@@ -16,8 +16,8 @@ HELP = (
     "  echo TEXT | params | info | tasks | images | hash FILE | upload LOCAL FILE |\n"
     "  download FILE LOCAL\n"
     "FILE is a path of the server. A fieldloop device has /model0, /model1 (its slots), /image\n"
-    "(the active model) and /state (the newest commit); an upload is activated by `fieldloop "
-    "push`."
+    "(the active model) and /state (the newest commit); an upload is activated by\n"
+    "`fieldloop push LOCAL --slot model0`, which finds it there."
 )
 EXAMPLE = "fieldloop smp upload model.flm /lfs1/model.flm --port /dev/ttyACM0"
 
