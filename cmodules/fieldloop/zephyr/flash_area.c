@@ -85,10 +85,15 @@ int fl_zephyr_flash_open(fl_flash_t *flash, uint8_t id) {
     while (area->fa_size / sector > FL_FLASH_SECTORS_MAX || sector < FL_FLASH_SECTOR_MIN) {
         sector *= 2;
     }
-    if (partition_count == ARRAY_SIZE(partitions)) {
+    size_t i = 0;
+    while (i < partition_count && partitions[i].area != area) {
+        i++;
+    }
+    if (i == ARRAY_SIZE(partitions)) {
         return FL_ENOMEM;
     }
-    partition_t *p = &partitions[partition_count++];
+    partition_count = MAX(partition_count, i + 1);
+    partition_t *p = &partitions[i];
     *p = (partition_t){.area = area, .sector_bytes = sector};
     *flash = (fl_flash_t){
         .ctx = p,

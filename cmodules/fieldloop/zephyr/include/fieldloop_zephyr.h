@@ -24,6 +24,7 @@ struct flash_area;
 // many; the program unit is its write block, or CONFIG_FIELDLOOP_PROG_BYTES if that is more. What is handed out
 // lives as long as the firmware.
 //   FL_ENOENT   no such partition, or its device is not ready
+//   FL_ENOMEM   more than eight partitions
 //   FL_ENOTSUP  pages of several sizes, a write block above FL_FLASH_PROG_MAX, or erased bytes that are not 0xFF
 int fl_zephyr_flash_open(fl_flash_t *flash, uint8_t id);
 
