@@ -381,7 +381,13 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(link_fail_obj, 3, 4, link_fail);
 
 // refuse(rc): answers with an error of SMP itself (2 no memory, 3 invalid, 8 no such command).
 static mp_obj_t link_refuse(mp_obj_t self_in, mp_obj_t rc) {
-    answer_rc(get_pending(self_in), (int)mp_obj_get_int(rc));
+    link_t *self = get_pending(self_in);
+    int code = (int)mp_obj_get_int(rc);
+    if (self->counted && code == FL_SMP_ENOTSUP) {
+        fl_session_unused(&self->session);
+        self->counted = false;
+    }
+    answer_rc(self, code);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(link_refuse_obj, link_refuse);

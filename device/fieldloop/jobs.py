@@ -52,7 +52,7 @@ class Job:
             return
         try:
             over = self.piece()
-        except (ValueError, OSError, MemoryError) as e:
+        except Exception as e:  # whatever a model or a flash says ends the job, not the server
             self._fail(e)
             return
         if over:
@@ -62,7 +62,7 @@ class Job:
         self.state = state
         try:
             self.finish()
-        except (ValueError, OSError, MemoryError) as e:
+        except Exception as e:
             self._fail(e)
 
     def _fail(self, e):

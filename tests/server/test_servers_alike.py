@@ -17,8 +17,8 @@ from fieldloop.link.transport import StreamTransport, open_port
 from fieldloop.targets.pytest_plugin import firmware
 from fieldloop.targets.unix import UnixBoard
 
-# Of this device, or of this start. `n`: the binding counts a write command that is unknown.
-OWN = {"boot", "s", "n", "free", "board", "os", "mpy", "kern", "rx", "ver"}
+# Of this device, or of this start.
+OWN = {"boot", "s", "free", "board", "os", "mpy", "kern", "rx", "ver"}
 REQUESTS = 400
 SECTORS = {"model0": 32, "model1": 32, "store": 16}
 

@@ -60,6 +60,10 @@ int fl_session_begin(fl_session_t *st, uint32_t id, uint32_t n, uint8_t cmd) {
     return st->state == TOO_LARGE ? FL_ENOMEM : FL_EIO;
 }
 
+void fl_session_unused(fl_session_t *st) {
+    st->last--;
+}
+
 int fl_session_end(fl_session_t *st, const uint8_t *reply, size_t len) {
     if (len > st->cap) {
         st->state = TOO_LARGE;

@@ -211,6 +211,10 @@ int fl_session_begin(fl_session_t *st, uint32_t id, uint32_t n, uint8_t cmd);
 // What the client is told of an error of fl_session_begin, as a constant string.
 const char *fl_session_text(int error);
 
+// Instead of the call, which turned out to be unknown: its number is free again. (The reply before it is gone: its
+// client has it, since it went on.)
+void fl_session_unused(fl_session_t *st);
+
 // After the call: keeps the reply (an error reply, too). FL_ENOMEM: larger than the buffer.
 int fl_session_end(fl_session_t *st, const uint8_t *reply, size_t len);
 
