@@ -115,7 +115,7 @@ class RamBlocks:
 
     prog_size = 8
 
-    def __init__(self, sectors=8, sector_bytes=1024):
+    def __init__(self, sectors=12, sector_bytes=1024):
         self.sectors = sectors
         self.sector_bytes = sector_bytes
         self._bytes = bytearray(sectors * sector_bytes)

@@ -27,7 +27,7 @@ class Storage:
         if not self.slots or store is None:
             try:
                 os.mkdir(FOLDER)
-            except OSError:
+            except (OSError, AttributeError):  # it is there, or a ROMFS, which cannot do that
                 pass
         if not self.slots:
             for name in ("model0", "model1"):

@@ -213,18 +213,21 @@ def check_no_allocation(target: Any) -> None:
 
 
 CHECKS = [check_whole, check_operators, check_views, check_random, check_no_allocation]
-CHECKS.append(check_every_operator)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", [*CHECKS, check_every_operator])
 def test_on_unix(unix: UnixBoard, check: Any) -> None:
     check(unix)
 
 
-@pytest.mark.fieldloop_board(needs=("files",))
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_board(board: Any, check: Any) -> None:
     check(board)
+
+
+@pytest.mark.fieldloop_board(needs=("files",))
+def test_every_operator_on_board(board: Any) -> None:
+    check_every_operator(board)
 
 
 def test_wrong_arguments_say_what_was_expected(unix: UnixBoard) -> None:
