@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 import test_same_bytes as same
 from digits_student import Student, settings, student
+from every_way_net import every_way
 
-from fieldloop.errors import DeviceError, FieldloopError, UsageError
-from fieldloop.runtime import Model
+from fieldloop.errors import DeviceError, DoesNotFitError, FieldloopError, UsageError
+from fieldloop.runtime import Learner, LearnerConfig, Model
 from fieldloop.targets import open_target, roster
 from fieldloop.targets.pytest_plugin import firmware, need
 from fieldloop.targets.serving import Device, serving
@@ -44,7 +45,7 @@ def device(request: pytest.FixtureRequest, net: Student) -> Iterator[Device]:
     need(request.param)
     with serving(request.param) as device:
         device.board.push(net.image, to="model0")
-        device.board.push(same.every_way().image, to="model1")
+        device.board.push(every_way().image, to="model1")
         yield device
 
 
@@ -133,21 +134,40 @@ def test_the_shell_learns_what_the_link_reads(net: Student) -> None:
             target.shell("fieldloop info", timeout=0.0)
 
 
-def test_the_part_that_remembers_nothing_learns_the_same(net: Student) -> None:
-    """64 KiB of RAM, its flash among them."""
+def test_the_part_that_remembers_nothing_learns_the_same() -> None:
+    """64 KiB of RAM, the simulated flash in it: a small model, its head learns; no power cut."""
     need("zephyr-m3")
-    config = same.CONFIGS["tinypropv2"]
-    host = net.learn(config, 20)
+    stream = every_way()
+    config = LearnerConfig(**{**same.USUAL, "holdout": 0, "memory": 4, "layers": 1, "seed": 1})
+    host = Learner(Model(stream.image), config)
+    host.run(stream.x[:200], stream.y[:200].tolist())
     with serving("zephyr-m3") as device:
         board = device.board
-        board.push(net.image, to="model0")
-        board.activate(net.image, slot="model0")
-        x = net.test_x[:20]
-        assert (board.predict(x).reshape(20, -1) == Model(net.image).predict_int8(x)).all()
+        assert board.info().buf_bytes == 1024
+        with pytest.raises(DoesNotFitError, match="push to model0"):
+            board.push(student().image, to="model0")
+        board.push(stream.image, to="model0")
+        board.activate(stream.image, slot="model0")
+        x = stream.test_x[:20]
+        factory = Model(stream.image).predict_int8(x)
+        assert (board.predict(x).reshape(20, -1) == factory).all()
         board.learner_open(settings(config))
-        board.step(net.stream_x[:20], net.stream_y[:20])
-        board.commit()
+        board.step(stream.x[:200], stream.y[:200])
+        seq = board.commit()
         assert board.pull("state") == bytes(host.state)
+        learned = host.model.predict_int8(x)
+        assert (learned != factory).any()
+        assert (board.predict(x).reshape(20, -1) == learned).all()
+        board.step(stream.x[:8], stream.y[:8])
+        assert board.restore() == seq
+        assert (board.predict(x).reshape(20, -1) == learned).all()
+
+        # More to keep than its store of 6 KiB holds: it learns all the same, and says so.
+        big = same.MODES["f32"][1]
+        board.learner_open(settings(big))
+        board.step(stream.x[:50], stream.y[:50])
+        with pytest.raises(DoesNotFitError, match="commit"):
+            board.commit()
 
 
 # ---- the target
