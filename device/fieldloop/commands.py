@@ -36,6 +36,8 @@ def info(server, _):
     }
     if server.fault:
         reply["fault"] = server.fault
+    if server.storage.note:
+        reply["note"] = server.storage.note
     return reply
 
 

@@ -32,7 +32,12 @@ class Storage:
         if not self.slots:
             for name in ("model0", "model1"):
                 self.slots[name] = FileSlot(name, FOLDER + "/" + name + ".flm")
-        self.store = _fieldloop.Store(store if store is not None else _blocks())
+        if store is None:
+            store = _blocks()
+        self.note = None  # what a host should know of it
+        if isinstance(store, RamBlocks):
+            self.note = "the store lies in RAM: a restart loses what was learned"
+        self.store = _fieldloop.Store(store)
 
     def slot(self, name):
         """The slot of this name, or a file by its absolute path; None when there is neither."""

@@ -150,6 +150,7 @@ def test_a_host_teaches_it_over_the_second_port(target: ZephyrMpyBoard) -> None:
             assert info.learner and device.pull("state") == bytes(host.state)
         else:
             assert info.model is None  # it remembers nothing, and says so
+            assert info.note is not None and "restart" in info.note
 
 
 def served(target: ZephyrMpyBoard) -> Board:

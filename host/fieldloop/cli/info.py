@@ -217,6 +217,7 @@ def _of_device(board: Board) -> Output:
         "slots": info.slots,
         "learner": info.learner,
         "fault": info.fault,
+        "note": info.note,
         "model": None,
         "stats": board.stats() if info.learner else None,
     }
@@ -244,6 +245,8 @@ def _of_device(board: Board) -> Output:
         ]
     if info.fault is not None:
         rows.append(("fault", info.fault))
+    if info.note is not None:
+        rows.append(("note", info.note))
     if data["stats"]:
         learned = data["stats"].get("samples", 0)
         rows.append(("learned", plural(int(learned), "sample")))

@@ -50,6 +50,7 @@ class BoardInfo:
     model: ModelInfo | None
     learner: bool
     fault: str | None  # why the model or the learner of before the restart is not there
+    note: str | None  # what else its user should know
     free_bytes: int
     frames: int
     bad_frames: int
@@ -225,6 +226,7 @@ def board_info(reply: Reply) -> BoardInfo:
         model=model_info("info", model) if model is not None else None,
         learner=f.flag("learner"),
         fault=f.text("fault") if f.has("fault") else None,
+        note=f.text("note") if f.has("note") else None,
         free_bytes=f.integer("free"),
         frames=frames,
         bad_frames=bad,
