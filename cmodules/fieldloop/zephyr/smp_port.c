@@ -263,6 +263,14 @@ static int start(void) {
     by_interrupt = uart_irq_callback_user_data_set(uart, on_interrupt, NULL) == 0;
     if (by_interrupt) {
         uart_irq_rx_enable(uart);
+        // A byte that came before it raised no interrupt; where a UART holds but one, nothing would come after it.
+        unsigned int key = irq_lock();
+        uint8_t early;
+        while (uart_poll_in(uart, &early) == 0) {
+            lost += ring_buf_put(&ring, &early, 1) == 0;
+            k_sem_give(&arrived);
+        }
+        irq_unlock(key);
     }
     k_tid_t id = k_thread_create(&thread, stack, K_THREAD_STACK_SIZEOF(stack), run, NULL, NULL, NULL,
         K_PRIO_PREEMPT(CONFIG_FIELDLOOP_SMP_UART_PRIORITY), 0, K_NO_WAIT);
