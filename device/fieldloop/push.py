@@ -101,6 +101,10 @@ class Push:
                     "push: expected %d bytes or less at off %d, got %d"
                     % (self.length - offset, offset, len(data))
                 )
+            if not hasattr(self.slot, "part"):
+                # Written once more with the same bytes it had its SHA-256 before it was written
+                # to the end, and somebody may have activated it.
+                self._take_from_model()
             self.slot.write(offset, data)
             self.next = offset + len(data)
             if self.next == self.length:

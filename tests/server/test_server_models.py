@@ -12,6 +12,7 @@ import pytest
 from c_server import ACTIVATE, COMMIT, INFO, OPEN, PREDICT, STEP, CServer, error_of, sha256
 from images import digits_image, samples
 
+from fieldloop.link.header import Op
 from fieldloop.runtime import Model
 from fieldloop.runtime.flashfile import NorFlash, Store
 
@@ -228,6 +229,31 @@ def test_a_store_that_cannot_be_mounted_is_tried_again(tmp_path: Path) -> None:
     assert error_of(server.write(ACTIVATE, slot="model0", sha=sha256(image)))[0] == 5
     store.power_on()
     assert "err" not in server.write(ACTIVATE, slot="model0", sha=sha256(image))
+    assert predicted(server) == outputs(image)
+    server.close()
+
+
+def test_a_push_goes_on_only_without_the_model_that_runs_there(tmp_path: Path) -> None:
+    """Written once more with the same bytes, a slot has its SHA-256 before it is written whole."""
+    image = digits_image()
+    server = CServer(tmp_path)
+    server.load(image)
+    sector = 4096
+
+    def upload(off: int, to: int) -> object:
+        piece = {"name": "/model0", "off": off, "data": image[off:to], "len": len(image)}
+        return server.call(Op.WRITE, 0, piece, group=8)["off"]
+
+    assert upload(0, sector // 2) == sector // 2
+    assert server.read(INFO)["model"] is None
+    assert upload(sector // 2, sector) == sector
+    server.write(ACTIVATE, slot="model0", sha=sha256(image))
+    assert predicted(server) == outputs(image)
+    assert upload(sector, sector + 8) == sector + 8
+    assert server.read(INFO)["model"] is None  # its second sector was erased
+    for off in range(sector + 8, len(image), 3000):
+        upload(off, off + 3000)
+    server.write(ACTIVATE, slot="model0", sha=sha256(image))
     assert predicted(server) == outputs(image)
     server.close()
 

@@ -179,9 +179,12 @@ static end_t upload(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
 static end_t status(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
     place_t place;
     end_t end = find(s, body, &place);
+    if (end.file || end.smp) {
+        return end;
+    }
     fl_cbor_put_str(w, "len");
     fl_cbor_put_int(w, place.bytes);
-    return end;
+    return DONE;
 }
 
 // sha: NULL for a CRC-32.

@@ -23,6 +23,14 @@ static bool is_there(const fl_server_t *s) {
     return memcmp(own, s->push_sha, sizeof(own)) == 0;
 }
 
+// A model runs from the bytes that are about to be erased. Not only at the beginning: what is written once more with
+// the same bytes has its SHA-256 before it is written to the end, and then somebody may activate it.
+static void take_from_model(fl_server_t *s) {
+    if (s->has_model && s->active == s->push_slot) {
+        fl_server_close(s);
+    }
+}
+
 static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *sha) {
     s->pushing = false;
     s->push_named = sha != NULL;
@@ -44,9 +52,7 @@ static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *
         (void)snprintf(what, sizeof(what), "slot %s", s->config->slots[slot].name);
         return fl_server_lacks(s, FL_ENOSPC, length, room, what);
     }
-    if (s->has_model && s->active == slot) {
-        fl_server_close(s); // it runs from the bytes that are about to be erased
-    }
+    take_from_model(s);
     int error = fl_slot_begin(&s->writer, s->config->slots[slot].flash, length);
     if (error) {
         return write_failed(s, error);
@@ -57,6 +63,7 @@ static int begin(fl_server_t *s, uint32_t slot, uint32_t length, const uint8_t *
 
 static int put(fl_server_t *s, const uint8_t *data, size_t n) {
     uint32_t left = s->push_length - s->push_next;
+    take_from_model(s);
     int error = n > left ? FL_EINVAL : fl_slot_write(&s->writer, s->push_next, data, (uint32_t)n);
     if (error) {
         return write_failed(s, error);
