@@ -36,3 +36,14 @@ def test_the_demo_wants_a_board_that_remembers(
         assert "native_sim" in capfd.readouterr().err
     assert main([*words, "native_sim", "--map", "full"]) == 2
     assert "no memory maps" in capfd.readouterr().err
+
+
+def test_without_a_workspace_the_demo_says_so_before_it_trains(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIELDLOOP_ZEPHYR_WS", "ZEPHYR_BASE"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["demo", "--output", str(tmp_path), "--board", "native_sim"]) == 1
+    said = capfd.readouterr().err
+    assert "set FIELDLOOP_ZEPHYR_WS" in said and "docs/getting-started/zephyr.md" in said
+    assert "train a teacher" not in said

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from zephyr_partitions import ROOT_FOLDERS, blocks, cells, partitions, text_of
 
+from fieldloop.targets import roster
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "zephyr_app"
 OVERLAYS = sorted(path for folder in ROOT_FOLDERS for path in (ROOT / folder).rglob("*.overlay"))
@@ -74,6 +76,19 @@ def test_simulated_flashes_have_the_same_units(path: Path) -> None:
     ends = [part.end for block in blocks(text) for part in partitions(block)]
     flashes = [reg[1] for reg in re.findall(r"reg\s*=\s*<(\S+)\s+(\S+)>", text)]
     assert any(int(size, 0) >= max(ends) for size in flashes), "the flash ends before they do"
+
+
+@pytest.mark.parametrize("name", ["native_sim", "mpy-native_sim"])
+def test_the_roster_knows_the_flash_of_native_sim(name: str) -> None:
+    """Its flash file has that size, and no other is touched."""
+    spec = roster.lookup(name)
+    folder = APP / "micropython" if spec.kind == "zephyr-mpy" else APP
+    (overlay,) = (folder / "boards").glob("native_sim*.overlay")
+    text = text_of(overlay)
+    ends = [part.end for block in blocks(text) for part in partitions(block)]
+    assert spec.flash_file_size == max(ends)
+    own = re.search(r"&flash0 \{\s*reg = <(\S+) (\S+)>", text)
+    assert int(own[2], 0) == max(ends) if own else max(ends) == 2 << 20, "native_sim's own is 2 MB"
 
 
 @pytest.mark.parametrize(

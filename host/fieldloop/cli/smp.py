@@ -36,7 +36,7 @@ COMMANDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see above")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="what the command takes")
+    parser.add_argument("words", nargs="*", default=[], metavar="WORD", help="what it takes")
     parser.add_argument("--port", metavar="PORT", help="a serial port or pseudo-terminal")
 
 

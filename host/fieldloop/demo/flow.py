@@ -22,6 +22,7 @@ from fieldloop.link import Board
 from fieldloop.runtime import Learner, LearnerConfig, Model, learner_sizes
 from fieldloop.runtime.model import PATTERNS, Int8
 from fieldloop.targets import roster
+from fieldloop.targets.missing import need_tools
 from fieldloop.targets.serving import Device, serving
 from fieldloop.train import field
 from fieldloop.train.digits import TrainedDigits, train_digits
@@ -126,6 +127,7 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> Demo:
         )
     if options.memory is not None and not spec.maps:
         raise UsageError(f"{options.board} has no memory maps; leave --map out")
+    need_tools(options.board)
     clock = _Clock(reporter)
     with clock.stage("train", "train a teacher, distil a student"):
         trained = _train(options.seed, options.missing, reporter)

@@ -79,7 +79,8 @@ class TargetSpec:
     board: str = ""
     psram_address: int = 0
     psram_size: int = 0
-    flash_file_size: int = 0  # of the host's file: psram_size, and a hole behind it where needed
+    # Of the host's file: psram_size, and a hole behind it where needed; native_sim's whole flash.
+    flash_file_size: int = 0
     maps: tuple[MemoryMap, ...] = ()
     default_map: str = ""
     port: str = ""  # of a serial target

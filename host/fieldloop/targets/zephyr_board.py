@@ -17,6 +17,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -33,8 +34,8 @@ Progress = Callable[[str], None]
 
 PROMPT = "uart:~$ "
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_NATIVE_LABELS = ("uart", "uart_1")  # of the console and of the link
-_QEMU_LABELS = ("serial0", "serial1")
+NATIVE_LABELS = ("uart", "uart_1")  # of the console and of the link
+QEMU_LABELS = ("serial0", "serial1")
 
 
 def app_dir() -> Path:
@@ -50,8 +51,33 @@ def build_folder(name: str) -> Path:
 def missing_tools(spec: roster.TargetSpec) -> list[str]:
     """What building and running a Zephyr target needs and this machine lacks; a line each."""
     lacking = zephyr_workspace.missing(spec.board)
-    simulator = qemu.missing_simulator()
-    return lacking + (simulator if spec.machine else [x for x in simulator if x != qemu.QEMU])
+    if spec.kind == "zephyr-mpy" and zephyr_workspace.is_named():
+        with suppress(FieldloopError):  # told above
+            if zephyr_workspace.find().micropython is None:
+                lacking.append(f"MicroPython: {zephyr_workspace.HOW_MICROPYTHON}")
+    return lacking + _missing_simulator(spec)
+
+
+def need_simulator(spec: roster.TargetSpec) -> None:
+    """Raises FieldloopError when this machine cannot run a Zephyr target, however it is built."""
+    if lacking := _missing_simulator(spec):
+        raise FieldloopError(
+            f"cannot simulate {spec.name}: {', '.join(lacking)} missing; "
+            "apt-get install qemu-system-arm util-linux"
+        )
+
+
+def _missing_simulator(spec: roster.TargetSpec) -> list[str]:
+    return [x for x in qemu.missing_simulator() if spec.machine or x != qemu.QEMU]
+
+
+def spec_of(name: str, kind: roster.Kind) -> roster.TargetSpec:
+    """The target of that name, which must be of the kind."""
+    spec = roster.lookup(name)
+    if spec.kind != kind:
+        names = ", ".join(roster.names(kind))
+        raise UsageError(f"{name} is not of the kind {kind}: expected one of {names}")
+    return spec
 
 
 def build_app(
@@ -65,7 +91,7 @@ def build_app(
 
     `extra` are further words for CMake; such a build has a folder of its own, by `variant`.
     """
-    spec = _spec(name)
+    spec = spec_of(name, "zephyr")
     if extra and not variant:
         raise UsageError("build_app: what is built with further words needs a variant's name")
     folder = build_folder(f"{name}-{variant}" if variant else name)
@@ -113,22 +139,17 @@ class ZephyrBoard(Simulator):
         """`flash_file` is made when absent and stays; without one the flash lasts as long as the
         object. `icount` counts instructions and is slower at serial traffic.
         """
-        self.spec = _spec(name)
+        self.spec = spec_of(name, "zephyr")
         native = not self.spec.machine
         if icount and native:
             raise UsageError(f"{name} does not count instructions; a board of QEMU's does")
         if flash_file is not None and not (native or self.spec.psram_size):
             raise UsageError(f"{name} remembers nothing: it takes no flash file")
-        lacking = qemu.missing_simulator()
-        if "setpriv" in lacking or (lacking and not native):
-            raise FieldloopError(
-                f"cannot simulate {name}: {', '.join(lacking)} missing; "
-                "apt-get install qemu-system-arm util-linux"
-            )
+        need_simulator(self.spec)
         self.icount = icount
         self.port_line = NATIVE_PTY if native else QEMU_PTY
-        self._labels = _NATIVE_LABELS if native else _QEMU_LABELS
-        if not native and flash_file is not None and flash_file.exists():
+        self._labels = NATIVE_LABELS if native else QEMU_LABELS
+        if flash_file is not None and flash_file.exists():
             flash.check(flash_file, self.spec.flash_file_size)
         self.firmware = firmware or build_app(name, progress=progress)
         self._text = _Text(name)
@@ -153,11 +174,8 @@ class ZephyrBoard(Simulator):
     # ---- inside ----
 
     def _make_flash(self, path: Path) -> None:
-        if self.spec.psram_size:
-            size = self.spec.psram_size
-            flash.create_erased(path, size, self.spec.flash_file_size)
-        else:
-            flash.create_erased(path, 0)  # native_sim gives it its size, erased
+        size = self.spec.psram_size or self.spec.flash_file_size
+        flash.create_erased(path, size, self.spec.flash_file_size)
 
     def _command(self) -> list[str]:
         elf = str(self.firmware.elf)
@@ -168,6 +186,7 @@ class ZephyrBoard(Simulator):
         return words + (qemu.ICOUNT if self.icount else [])
 
     def _await_start(self) -> None:
+        self._text.stop()  # of a start that ended by itself
         self._text = _Text(self.name)
         self._text.follow(self._port(self._labels[0]))
 
@@ -214,7 +233,10 @@ class _Text:
         deadline = time.monotonic() + timeout
         with self._changed:
             before = len(self._bytes)
-            os.write(self._port, command.encode() + b"\n")
+            try:
+                os.write(self._port, command.encode() + b"\n")
+            except OSError as error:  # a pty that nobody holds at the other end
+                raise DeviceError(f"{self._name} has ended: start() it again") from error
             while True:
                 said = _ESCAPE.sub("", self._bytes[before:].decode(errors="replace"))
                 _, found, answer = said.partition(command)
@@ -246,11 +268,3 @@ class _Text:
                 ready = [self._wake[0]]
             if self._wake[0] in ready:
                 return
-
-
-def _spec(name: str) -> roster.TargetSpec:
-    spec = roster.lookup(name)
-    if spec.kind != "zephyr":
-        names = ", ".join(roster.names("zephyr"))
-        raise UsageError(f"{name} is not Zephyr's: expected one of {names}")
-    return spec

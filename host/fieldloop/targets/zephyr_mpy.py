@@ -24,12 +24,13 @@ from pathlib import Path
 from fieldloop import paths
 from fieldloop.errors import DeviceError, DoesNotFitError, FieldloopError, UsageError
 from fieldloop.image.romfs import write_romfs
-from fieldloop.targets import flash, qemu, roster, zephyr_board, zephyr_workspace
+from fieldloop.targets import flash, qemu, zephyr_board, zephyr_workspace
 from fieldloop.targets import micropython_source as source
 from fieldloop.targets.build import Firmware
 from fieldloop.targets.raw_repl import RawRepl
 from fieldloop.targets.repl_target import ReplTarget
 from fieldloop.targets.simulator import QEMU_PTY, Simulator
+from fieldloop.targets.zephyr_board import NATIVE_LABELS, QEMU_LABELS, spec_of
 
 Progress = Callable[[str], None]
 
@@ -37,26 +38,23 @@ Progress = Callable[[str], None]
 ROMFS_ADDRESS, ROMFS_BYTES = 0x3D000, 0x3000
 
 _TTY = re.compile(rb"(?P<label>\w+) connected to the serial port: (?P<path>\S+)")
-_NATIVE_LABELS = ("uart", "uart_1")  # of the console and of the link
-_QEMU_LABELS = ("serial0", "serial1")
 
 
 def capabilities(name: str) -> frozenset[str]:
     """What a target has, of what a test may need: `files` that are written while it runs, a heap
     of a `megabyte`, `partitions` with raw flash, the module `math`."""
-    if _spec(name).machine:
+    if spec_of(name, "zephyr-mpy").machine:
         return frozenset()
     return frozenset({"files", "megabyte", "partitions", "math"})
 
 
 def build_mpy(name: str, *, progress: Progress | None = None) -> Firmware:
     """MicroPython for a target of the roster, built if anything changed."""
-    spec = _spec(name)
+    spec = spec_of(name, "zephyr-mpy")
     micropython = zephyr_workspace.find().micropython
     if micropython is None:
         raise FieldloopError(
-            f"cannot build {name}: no MicroPython in the workspace; set MICROPY_DIR to a "
-            "checkout of 1.28 or newer"
+            f"cannot build {name}: no MicroPython; {zephyr_workspace.HOW_MICROPYTHON}"
         )
     ours = paths.data_root() / "zephyr_app" / "micropython"
     board = spec.board.replace("/", "_")
@@ -103,13 +101,13 @@ class ZephyrMpyBoard(ReplTarget, Simulator):
     ) -> None:
         """`flash_file` is made when absent and stays; without one the flash lasts as long as the
         object."""
-        self.spec = _spec(name)
+        self.spec = spec_of(name, "zephyr-mpy")
         self._native = not self.spec.machine
         if flash_file is not None and not self._native:
             raise UsageError(f"{name} remembers nothing: it takes no flash file")
-        lacking = zephyr_board.missing_tools(self.spec)
-        if lacking and firmware is None:
-            raise FieldloopError(f"cannot simulate {name}: {', '.join(lacking)}")
+        zephyr_board.need_simulator(self.spec)
+        if flash_file is not None and flash_file.exists():
+            flash.check(flash_file, self.spec.flash_file_size)
         self.firmware = firmware or build_mpy(name, progress=progress)
         self.port_line = _TTY if self._native else QEMU_PTY
         self._cables: list[_Cable] = []
@@ -166,16 +164,16 @@ class ZephyrMpyBoard(ReplTarget, Simulator):
                 raise DeviceError(f"{self.name} is off: start() it first")
             return self._cables[which].host
         self.power_up_anew()
-        return self._port(_QEMU_LABELS[which])
+        return self._port(QEMU_LABELS[which])
 
     def _make_flash(self, path: Path) -> None:
-        flash.create_erased(path, 0)  # native_sim gives it its size, erased
+        flash.create_erased(path, self.spec.flash_file_size)
 
     def _command(self) -> list[str]:
         elf = str(self.firmware.elf)
         if self._native:
             self._cables = [_Cable(), _Cable()]
-            ports = zip(_NATIVE_LABELS, self._cables, strict=True)
+            ports = zip(NATIVE_LABELS, self._cables, strict=True)
             words = [f"--{label}_port={cable.device}" for label, cable in ports]
             # Without -rt an idle device would spin.
             return [elf, f"--flash={self.flash_file}", *words, "-rt"]
@@ -235,11 +233,3 @@ class _Cable:
                         waiting[1 - i] = os.read(masters[i], 4096)
                     if masters[i] in writable:
                         waiting[i] = waiting[i][os.write(masters[i], waiting[i]) :]
-
-
-def _spec(name: str) -> roster.TargetSpec:
-    spec = roster.lookup(name)
-    if spec.kind != "zephyr-mpy":
-        names = ", ".join(roster.names("zephyr-mpy"))
-        raise UsageError(f"{name} is not MicroPython on Zephyr: expected one of {names}")
-    return spec

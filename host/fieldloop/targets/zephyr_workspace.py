@@ -29,6 +29,7 @@ HOW = (
     "set FIELDLOOP_ZEPHYR_WS to a west workspace's top folder (the one with zephyr/ in it), "
     "or ZEPHYR_BASE to Zephyr itself; docs/getting-started/zephyr.md tells how to make one"
 )
+HOW_MICROPYTHON = "have micropython/ in the workspace, or set MICROPY_DIR; 1.28 or newer"
 CROSS_COMPILER = "arm-none-eabi-gcc"
 PYTHON_NEEDED = (3, 12)  # by Zephyr 4.2
 
