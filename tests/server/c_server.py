@@ -114,9 +114,9 @@ class CServer:
 
     # ---- what most tests do
 
-    def load(self, image: bytes, slot: str = "model0") -> Reply:
+    def load(self, image: bytes, slot: str = "model0", chunk: int = 3000) -> Reply:
         """Pushes and activates."""
-        self.push(image, to=slot)
+        self.push(image, to=slot, chunk=chunk)
         reply = self.write(ACTIVATE, slot=slot, sha=sha256(image))
         assert "err" not in reply, reply
         return reply

@@ -258,6 +258,21 @@ def test_a_push_goes_on_only_without_the_model_that_runs_there(tmp_path: Path) -
     server.close()
 
 
+@pytest.mark.parametrize("buf_bytes", [310, 324, 388, 512])
+def test_info_tells_of_a_fault_what_there_is_room_for(tmp_path: Path, buf_bytes: int) -> None:
+    server = CServer(tmp_path, buf_bytes=buf_bytes)
+    server.load(digits_image(), chunk=150)
+    whole = "x" * 150
+    server.s.fault = whole.encode()
+    told = server.read(INFO)
+    assert told["model"] is not None
+    assert whole.startswith(str(told.get("fault", ""))) and (
+        buf_bytes < 512 or told["fault"] == whole
+    )
+    assert buf_bytes == 310 or "fault" in told
+    server.close()
+
+
 def test_a_config_that_breaks_a_rule(tmp_path: Path) -> None:
     server = CServer(tmp_path)
     lib, config = server.lib, server.config

@@ -30,6 +30,7 @@ typedef struct {
     float values[MOST]; // [count / AXES, AXES]
     uint32_t count;     // so far
     uint32_t want;      // as the model has it
+    int label;          // what it is to be learned as, or NO_LABEL
 } window_t;
 
 static window_t window;
@@ -59,7 +60,7 @@ static int classify(fl_server_t *s, void *arg) {
 
 static int learn(fl_server_t *s, void *arg) {
     const window_t *w = arg;
-    int result = fl_server_step_f32(s, w->values, w->count, (uint32_t)atomic_get(&label), NULL);
+    int result = fl_server_step_f32(s, w->values, w->count, (uint32_t)w->label, NULL);
     if (result < 0) {
         LOG_ERR("not learned: %s", s->text);
     }
@@ -74,11 +75,13 @@ static void take(window_t *w) {
     if (class != (int)atomic_set(&seen.last, class)) {
         LOG_INF("class %d", class);
     }
-    if (atomic_get(&label) != NO_LABEL) {
-        if (fl_zephyr_call(learn, w) >= 0) {
+    // With a restart it came while this window was being filled, and means the next. It is taken before it is used:
+    // one that comes while the model learns is not lost.
+    if (atomic_get(&restart) == 0) {
+        w->label = (int)atomic_set(&label, NO_LABEL);
+        if (w->label != NO_LABEL && fl_zephyr_call(learn, w) >= 0) {
             atomic_inc(&seen.learned);
         }
-        atomic_set(&label, NO_LABEL);
     }
     atomic_inc(&seen.windows);
 }

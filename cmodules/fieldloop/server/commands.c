@@ -18,6 +18,17 @@ static void put_text(fl_cbor_w_t *w, const char *key, const char *value) {
     fl_cbor_put_str(w, value);
 }
 
+// The last of its pairs. As much of it as the reply has room for: a device that is asked what is wrong answers.
+static void put_fault(const fl_server_t *s, fl_cbor_w_t *w) {
+    const size_t around = 6 + 2 + 10; // its key, its head, and what ends a reply: the check
+    size_t room = w->cap - w->len, len = strlen(s->fault);
+    if (w->overflow || len == 0 || room <= around) {
+        return;
+    }
+    fl_cbor_put_str(w, "fault");
+    fl_cbor_put_text(w, s->fault, len < room - around ? len : room - around);
+}
+
 static int info(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
     static const char *const kernels[] = {
         [FL_KERNELS_PLAIN] = "plain", [FL_KERNELS_DSP] = "dsp", [FL_KERNELS_MVE] = "mve",
@@ -59,9 +70,7 @@ static int info(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
     for (uint32_t i = 0; i < 4; ++i) {
         fl_cbor_put_int(w, counters[i]);
     }
-    if (s->fault[0] != '\0') {
-        put_text(w, "fault", s->fault);
-    }
+    put_fault(s, w);
     return FL_OK;
 }
 

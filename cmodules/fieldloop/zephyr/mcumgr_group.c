@@ -43,8 +43,8 @@ static int answer(struct smp_streamer *streamer) {
     if (n < 0) {
         return MGMT_ERR_EUNKNOWN;
     }
-    if (n == 0) {
-        return MGMT_ERR_ENOTSUP;
+    if (n == 0) { // op and length are MCUmgr's: it is of SMP's first version
+        return MGMT_ERR_UNSUPPORTED_TOO_OLD;
     }
     reply->len = (uint16_t)n; // MCUmgr writes the header once more: the same but for what it leaves out
     return MGMT_ERR_EOK;

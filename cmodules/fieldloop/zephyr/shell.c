@@ -10,7 +10,7 @@
 #include "fieldloop/fl_cbor.h"
 #include "fieldloop/fl_image.h"
 #include "fieldloop_zephyr.h"
-#include "server/server.h"
+#include "server/job.h"
 
 #include "shell_values.h"
 
@@ -79,21 +79,19 @@ static int sample_bytes(fl_server_t *s, const sample_t *sample, const int8_t **x
     if (!sample->carried) {
         return FL_OK;
     }
-    uint32_t cursor = 0, bytes;
-    const void *section;
     if (fl_server_need_model(s) < 0) {
         return FL_ENOENT;
     }
-    if (fl_image_section(s->model.image, FL_SECTION_REHEARSAL, &cursor, &section, &bytes) != FL_OK) {
+    const fl_job_samples_t set = fl_job_samples(s);
+    if (set.count == 0) {
         return fl_server_refuse(s, FL_ENOENT, "the model carries no samples; compile it with a rehearsal set");
     }
-    const fl_rehearsal_set_t *set = section;
-    if (sample->index >= set->count) {
-        return fl_server_refuse(s, FL_EINVAL, "sample: 0 to %u expected, got %u", (unsigned)set->count - 1,
+    if (sample->index >= set.count) {
+        return fl_server_refuse(s, FL_EINVAL, "sample: 0 to %u expected, got %u", (unsigned)set.count - 1,
             (unsigned)sample->index);
     }
-    *x_bytes = set->sample_bytes;
-    *x = (const int8_t *)section + sizeof(*set) + ROUND_UP(set->count, 16) + sample->index * set->sample_bytes;
+    *x_bytes = set.sample_bytes;
+    *x = set.samples + (size_t)sample->index * set.sample_bytes;
     return FL_OK;
 }
 
@@ -304,7 +302,7 @@ static int open_learner(fl_server_t *s, void *arg) {
     fl_learner_defaults(&config);
     for (size_t i = 0; i < given->count; i++) {
         const char *name = given->settings[i], *equals = strchr(name, '=');
-        uint8_t buf[40];
+        uint8_t buf[1 + 5 * FL_MAX_TRAINABLE]; // a mask of floats; and a name, which is shorter
         fl_cbor_w_t w;
         fl_cbor_w_init(&w, buf, sizeof(buf));
         if (equals == NULL || !fl_shell_value(equals + 1, &w)) {

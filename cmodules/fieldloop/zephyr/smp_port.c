@@ -24,6 +24,7 @@
 LOG_MODULE_DECLARE(fieldloop, CONFIG_FIELDLOOP_LOG_LEVEL);
 
 BUILD_ASSERT(DT_HAS_CHOSEN(fieldloop_uart), "the devicetree's `chosen` needs fieldloop,uart");
+BUILD_ASSERT(CONFIG_MCUMGR_TRANSPORT_NETBUF_USER_DATA_SIZE >= 1, "a buffer remembers the framing it came in");
 
 // A reader may be gone: what is not taken within this time is dropped.
 #define PATIENCE K_MSEC(2000)
@@ -257,7 +258,7 @@ static int start(void) {
     transport.functions.get_mtu = mtu;
     if (smp_transport_init(&transport) != 0 ||
         fl_deframe_init(&deframe, deframe_buf, sizeof(deframe_buf), FL_DEFRAME_RAW) != FL_OK) {
-        LOG_ERR("CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE: expected 60 to 65531, got %d", CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE);
+        LOG_ERR("the transport cannot be set up: no host can ask");
         return 0;
     }
     by_interrupt = uart_irq_callback_user_data_set(uart, on_interrupt, NULL) == 0;
