@@ -151,7 +151,7 @@ def _size(firmware: Firmware) -> FirmwareSize:
 
 def by_switch(firmware: Firmware, found: Found) -> None:
     switch_of = _switches()
-    for name in (*SWITCHES,):
+    for name in SWITCHES:
         found.switches[name] = Size()
     parts: dict[str, Size] = defaultdict(Size)
     spec = roster.lookup(firmware.target)

@@ -54,7 +54,7 @@ def server(sample: smp_svr.SmpSvr) -> Iterator[SmpServer]:
 
 def needs(workspace: zephyr_workspace.Workspace, module: str) -> None:
     if module not in smp_svr.modules(workspace):
-        pytest.skip(f"the workspace has no {module}: `west update {module}` brings it")
+        pytest.skip(f"the workspace has no {module}: allow it in west.yml, and `west update`")
 
 
 # ---- our client, Zephyr's server

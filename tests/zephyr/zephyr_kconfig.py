@@ -67,7 +67,7 @@ def load(
         default = "15" if kind == "int" else "n" if name in OFF | off else "y"
         lines.append(f'config {name}\n\t{kind} "{name}"\n\tdefault {default}')
     lines.append(f'source "{MODULE}"')
-    if app and APP.is_file():
+    if app:
         lines.append(f'source "{APP}"')
     (folder / "Kconfig").write_text("\n".join(lines) + "\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -107,8 +107,7 @@ def conf_files() -> list[Path]:
     """Every fragment of a configuration that the repository has."""
     return sorted(
         path
-        for folder in (ROOT / "zephyr_app", ROOT / "tests" / "zephyr", ROOT / "snippets")
-        if folder.is_dir()
+        for folder in (ROOT / "zephyr_app", ROOT / "tests" / "zephyr")
         for path in folder.rglob("*.conf")
     )
 

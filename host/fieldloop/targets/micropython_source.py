@@ -93,9 +93,9 @@ def micropython_dir(progress: Progress | None = None) -> Path:
     return target
 
 
-def mpy_cross(progress: Progress | None = None) -> Path:
-    """The host tool mpy-cross, built once in the build folder."""
-    source = micropython_dir(progress)
+def mpy_cross(progress: Progress | None = None, *, source: Path | None = None) -> Path:
+    """The host tool mpy-cross, built once in the build folder; of another source than ours."""
+    source = source or micropython_dir(progress)
     build = paths.build_dir() / ("mpy-cross" + _tag(source))
     tool = build / "mpy-cross"
     if tool.is_file():
@@ -132,6 +132,7 @@ def run_make(arguments: list[str], what: str) -> None:
     # Flags of an enclosing `make demo` must not reach MicroPython's makefiles.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS", "BUILD", "BOARD"):
         environment.pop(name, None)
+    environment.pop("USER_C_MODULES", None)  # ours come on the command line, mpy-cross has none
     jobs = f"-j{min(os.cpu_count() or 1, 8)}"
     if shutil.which("make") is None:
         raise FieldloopError(f"cannot build {what}: make is missing; install the package make")

@@ -25,8 +25,8 @@ from fieldloop import paths
 from fieldloop.errors import DeviceError, DoesNotFitError, FieldloopError, UsageError
 from fieldloop.image.romfs import write_romfs
 from fieldloop.targets import flash, qemu, zephyr_board, zephyr_workspace
-from fieldloop.targets import micropython_source as source
 from fieldloop.targets.build import Firmware
+from fieldloop.targets.micropython_source import mpy_cross
 from fieldloop.targets.raw_repl import RawRepl
 from fieldloop.targets.repl_target import ReplTarget
 from fieldloop.targets.simulator import QEMU_PTY, Simulator
@@ -69,21 +69,10 @@ def build_mpy(name: str, *, progress: Progress | None = None) -> Firmware:
         zephyr_board.build_folder(name),
         extra=words,
         # Otherwise the port builds it inside MicroPython's own folder.
-        environment={"MICROPY_MPYCROSS": str(_mpy_cross(micropython, progress))},
+        environment={"MICROPY_MPYCROSS": str(mpy_cross(progress, source=micropython))},
         progress=progress,
     )
     return zephyr_board.measure(elf, spec)
-
-
-def _mpy_cross(micropython: Path, progress: Progress | None) -> Path:
-    """The compiler of frozen code, of the same MicroPython."""
-    build = paths.build_dir() / "zephyr" / "mpy-cross"
-    with source.locked(build.parent / ".mpy-cross.lock"):
-        if progress and not (build / "mpy-cross").is_file():
-            progress("building mpy-cross")
-        words = [f"-C{micropython / 'mpy-cross'}", f"BUILD={build}", "USER_C_MODULES="]
-        source.run_make(words, "mpy-cross")
-    return build / "mpy-cross"
 
 
 class ZephyrMpyBoard(ReplTarget, Simulator):

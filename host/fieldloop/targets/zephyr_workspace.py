@@ -75,7 +75,6 @@ def missing(board: str) -> list[str]:
         for tool, package in (
             ("cmake", "apt-get install cmake"),
             ("ninja", "apt-get install ninja-build"),
-            ("dtc", "apt-get install device-tree-compiler"),
             ("gcc", "apt-get install gcc"),
         )
         if shutil.which(tool) is None
@@ -292,8 +291,7 @@ def _run(command: list[str], environment: dict[str, str], what: str) -> None:
         )
     except OSError as error:
         raise FieldloopError(
-            f"{what}: cannot run {command[0]}: {error.strerror}; "
-            "apt-get install cmake ninja-build device-tree-compiler"
+            f"{what}: cannot run {command[0]}: {error.strerror}; apt-get install cmake ninja-build"
         ) from error
     if done.returncode != 0:
         # The words of a compiler or linker fill pages; what it said stands below them.

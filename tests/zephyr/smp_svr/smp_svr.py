@@ -9,10 +9,9 @@ import time
 import tty
 from pathlib import Path
 
-from fieldloop import paths
 from fieldloop.errors import FieldloopError
 from fieldloop.link.transport import FdPort
-from fieldloop.targets import zephyr_workspace
+from fieldloop.targets import zephyr_board, zephyr_workspace
 
 CONFS = Path(__file__).resolve().parent
 SAMPLE = Path("samples/subsys/mgmt/mcumgr/smp_svr")
@@ -36,8 +35,7 @@ def build(workspace: zephyr_workspace.Workspace) -> Path:
         f"-DEXTRA_DTC_OVERLAY_FILE={CONFS / 'native_sim.overlay'}",
         *([LOAD_OFFSET] if "mcuboot" in there else []),
     ]
-    folder = paths.build_dir() / "zephyr" / "smp_svr"
-    folder.parent.mkdir(exist_ok=True)
+    folder = zephyr_board.build_folder("smp_svr")
     return zephyr_workspace.build(
         workspace.base / SAMPLE, "native_sim/native/64", folder, extra=words
     )
