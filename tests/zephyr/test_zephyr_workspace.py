@@ -73,6 +73,17 @@ def test_a_workspace_without_micropython(top: Path, monkeypatch: pytest.MonkeyPa
     assert not any("MICROPY_DIR" in line for line in missing_for("mpy-m3"))
 
 
+def test_a_registered_sdk_is_a_toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ZEPHYR_TOOLCHAIN_VARIANT", "ZEPHYR_SDK_INSTALL_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no compiler there
+    if not any(Path(place).glob("zephyr-sdk-*") for place in ("/opt", "/usr", "/usr/local")):
+        assert any("no toolchain for Arm" in line for line in missing_for("zephyr-an386"))
+    (tmp_path / ".cmake" / "packages" / "Zephyr-sdk").mkdir(parents=True)
+    assert not any("toolchain" in line for line in missing_for("zephyr-an386"))
+
+
 @pytest.mark.skipif("setpriv" in qemu.missing_simulator(), reason="setpriv is not installed")
 @pytest.mark.parametrize("size", [0, 1000, 0x44_0001])
 def test_a_file_that_is_no_flash_is_left_as_it_is(tmp_path: Path, size: int) -> None:

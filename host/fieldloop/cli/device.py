@@ -94,7 +94,8 @@ def repl(args: argparse.Namespace, console: Console) -> Iterator[str]:
     from fieldloop.targets.qemu import QemuBoard
 
     if roster.lookup(args.board).kind != "qemu":
-        raise UsageError(f"{args.board} has no REPL to go through; name a board")
+        names = ", ".join(roster.names("qemu"))
+        raise UsageError(f"{args.board} has no REPL to go through: expected one of {names}")
     console.stage(f"starting {args.board}")
     with QemuBoard(args.board, args.map, flash_file=args.flash, progress=console.note) as board:
         yield board.repl_port

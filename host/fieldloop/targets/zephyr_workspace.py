@@ -237,19 +237,33 @@ def _environment(workspace: Workspace, board: str) -> dict[str, str]:
 
 
 def _cross_toolchain() -> dict[str, str]:
-    """What the environment needs for Arm: the user's own choice, else the arm-none-eabi-gcc."""
+    """What the environment needs for Arm: the user's own choice, else an arm-none-eabi-gcc that
+    brings all that is needed, else Zephyr's SDK."""
     if os.environ.get("ZEPHYR_TOOLCHAIN_VARIANT", "host") != "host":
         return {}
     if os.environ.get("ZEPHYR_SDK_INSTALL_DIR"):
         return {"ZEPHYR_TOOLCHAIN_VARIANT": "zephyr"}
     compiler = shutil.which(CROSS_COMPILER)
+    if (compiler is None or not _has_picolibc(compiler)) and _has_sdk():
+        return {"ZEPHYR_TOOLCHAIN_VARIANT": "zephyr"}
     if compiler is None:
         raise FieldloopError(
-            f"no toolchain for Arm: {CROSS_COMPILER} is missing; apt-get install "
-            "gcc-arm-none-eabi picolibc-arm-none-eabi, or set ZEPHYR_TOOLCHAIN_VARIANT"
+            f"no toolchain for Arm: neither {CROSS_COMPILER} nor Zephyr's SDK is there; apt-get "
+            "install gcc-arm-none-eabi picolibc-arm-none-eabi, or set ZEPHYR_TOOLCHAIN_VARIANT"
         )
     prefix = Path(compiler).parent.parent
     return {"ZEPHYR_TOOLCHAIN_VARIANT": "gnuarmemb", "GNUARMEMB_TOOLCHAIN_PATH": str(prefix)}
+
+
+def _has_sdk() -> bool:
+    """True when Zephyr's CMake finds an SDK that no variable names: it was registered, or lies
+    where the SDK's documentation puts it."""
+    home = Path.home()
+    if (home / ".cmake" / "packages" / "Zephyr-sdk").is_dir():
+        return True
+    folders = (home, home / ".local", home / ".local" / "opt", home / "bin")
+    places = (*folders, *map(Path, ("/opt", "/usr", "/usr/local")))
+    return any(found.is_dir() for place in places for found in place.glob("zephyr-sdk-*"))
 
 
 def _toolchain_words(board: str, environment: dict[str, str]) -> list[str]:
