@@ -117,3 +117,16 @@ def test_dtc_reads_it(path: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_ram_is_whole_kilobytes_in_front_of_the_flash_in_it(path: Path) -> None:
+    """Zephyr's linker counts RAM in KiB: a rest of one is not RAM, and a stale one too much."""
+    text = path.read_text()
+    ram = re.search(r"&sram0 \{\s*reg = <(0x\w+) (0x\w+)>", text)
+    region = re.search(r"memory@(\w+) \{[^}]*?reg = <0x\1 ", text)
+    if ram is not None:
+        start, size = (int(word, 16) for word in ram.groups())
+        assert size % 1024 == 0
+        assert region is not None and start + size <= int(region[1], 16)
+    assert ram is not None or path.stem != "qemu_cortex_m3" or path.parent != APP / "boards"

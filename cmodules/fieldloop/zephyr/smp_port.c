@@ -24,6 +24,12 @@
 LOG_MODULE_DECLARE(fieldloop, CONFIG_FIELDLOOP_LOG_LEVEL);
 
 BUILD_ASSERT(DT_HAS_CHOSEN(fieldloop_uart), "the devicetree's `chosen` needs fieldloop,uart");
+#define IS_OURS(chosen) \
+    COND_CODE_1(DT_HAS_CHOSEN(chosen), (DT_SAME_NODE(DT_CHOSEN(chosen), DT_CHOSEN(fieldloop_uart))), (0))
+BUILD_ASSERT(!(IS_ENABLED(CONFIG_UART_CONSOLE) && IS_OURS(zephyr_console)) &&
+                 !(IS_ENABLED(CONFIG_SHELL_BACKEND_SERIAL) && IS_OURS(zephyr_shell_uart)) &&
+                 !(IS_ENABLED(CONFIG_MCUMGR_TRANSPORT_UART) && IS_OURS(zephyr_uart_mcumgr)),
+    "fieldloop,uart is the console's, the shell's or MCUmgr's own UART; choose another, or MCUMGR_TRANSPORT_SHELL");
 BUILD_ASSERT(CONFIG_MCUMGR_TRANSPORT_NETBUF_USER_DATA_SIZE >= 1, "a buffer remembers the framing it came in");
 
 // A reader may be gone: what is not taken within this time is dropped.
@@ -109,13 +115,13 @@ static void on_interrupt(const struct device *device, void *ctx) {
     }
 }
 
-// Sends, or gives up when nothing moves any more. The caller holds `sending`.
-static void put(const uint8_t *bytes, size_t n) {
+// Sends, or gives up when nothing moves any more: false. The caller holds `sending`.
+static bool put(const uint8_t *bytes, size_t n) {
     if (!by_interrupt) {
         for (size_t i = 0; i < n; i++) {
             uart_poll_out(uart, bytes[i]);
         }
-        return;
+        return true;
     }
     static bool primed;
     if (!primed && n > 0) { // some drivers' interrupt comes only when a byte has gone
@@ -128,17 +134,19 @@ static void put(const uint8_t *bytes, size_t n) {
     out = bytes;
     uart_irq_tx_enable(uart);
     size_t left = n;
-    while (k_sem_take(&sent, PATIENCE) != 0) {
-        if (out_left == left) {
-            uart_irq_tx_disable(uart);
-            break;
-        }
+    bool gone = false;
+    while (!gone && k_sem_take(&sent, PATIENCE) != 0) {
+        gone = out_left == left;
         left = out_left;
+    }
+    if (gone) {
+        uart_irq_tx_disable(uart);
     }
     unsigned int key = irq_lock();
     out = NULL;
     out_left = 0;
     irq_unlock(key);
+    return !gone;
 }
 
 // What is there, up to cap bytes; waits for the first. 0: none came within `patience`.
@@ -175,14 +183,14 @@ static size_t get(uint8_t *bytes, size_t cap, k_timeout_t patience) {
 static void send(const uint8_t *msg, size_t n, fl_framing_t framing) {
     k_mutex_lock(&sending, K_FOREVER);
     if (framing == FL_FRAMING_RAW) {
-        put(msg, n);
+        (void)put(msg, n);
     } else {
         uint8_t line[FL_LINK_LINE];
         fl_framer_t framer;
         fl_framer_init(&framer, msg, n);
         size_t bytes;
-        while ((bytes = fl_framer_next(&framer, line, sizeof(line))) > 0) {
-            put(line, bytes);
+        while ((bytes = fl_framer_next(&framer, line, sizeof(line))) > 0 && put(line, bytes)) {
+            // a line is nothing without those before it
         }
     }
     k_mutex_unlock(&sending);
