@@ -329,6 +329,6 @@ class Client:
 
     def _nobody(self, what: str) -> DeviceError:
         return DeviceError(
-            f"{what}: nothing answers on {self.transport.name}; expected a fieldloop server; "
-            "start one on the board (import fieldloop; fieldloop.serve()) or check the port"
+            f"{what}: nothing answers on {self.transport.name}; expected a server: on MicroPython "
+            "start one (import fieldloop; fieldloop.serve()), on Zephyr check which port is its"
         )
