@@ -21,11 +21,8 @@ import shutil
 import struct
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +30,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent / "host"), str(HERE)]
 
+from cutting import LostError, Say, side_by_side  # noqa: E402
 from digits_student import Student, settings, student  # noqa: E402
 
 from fieldloop.errors import DeviceError, FieldloopError  # noqa: E402
@@ -51,12 +49,6 @@ SAMPLES = 50
 PATIENCE = 60.0  # seconds; two boards on a busy machine
 KILL_EVERY = 10
 LAST_SHARE = 0.25
-
-Say = Callable[[str], None]
-
-
-class LostError(Exception):
-    """What the flash holds is neither the old state nor the new one."""
 
 
 @dataclass(slots=True)
@@ -248,37 +240,16 @@ def run(name: str, count: int, *, seed: int, jobs: int = 2, say: Say | None = No
     net = student()
     build_firmware(name, MEMORY)
     total = Tally()
-    lock = threading.Lock()
-    started = time.monotonic()
-
     with tempfile.TemporaryDirectory(prefix="fieldloop-powercut-") as folder:
         template = Path(folder) / "template.bin"
         prepare(name, template, net)
 
-        def work(job: int) -> None:
+        def make(job: int) -> Bench:
             flash_file = Path(folder) / f"{job}.bin"
             shutil.copyfile(template, flash_file)
-            bench = Bench(name, flash_file, net, f"{seed}/{job}")
-            try:
-                for n in range(job, count, jobs):
-                    try:
-                        bench.cut()
-                    except LostError as error:
-                        bench.tally.lost.append(f"job {job}, cut {n}: {error}")
-                        return  # what it holds is unknown from here on
-                    with lock:
-                        done[0] += 1
-                        if say is not None and done[0] % 10 == 0:
-                            say(f"{done[0]} of {count}, {time.monotonic() - started:.0f} s")
-            finally:
-                bench.close()
-                with lock:
-                    total.add(bench.tally)
+            return Bench(name, flash_file, net, f"{seed}/{job}")
 
-        done = [0]
-        with ThreadPoolExecutor(jobs) as pool:
-            for future in [pool.submit(work, job) for job in range(jobs)]:
-                future.result()
+        side_by_side(make, total, count, jobs=jobs, say=say)
     return total
 
 

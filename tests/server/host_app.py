@@ -55,7 +55,7 @@ def build(*, sanitize: bool = False) -> Path:
     common = [version, " ".join((*flags, *WARNINGS)).encode()]
     common += [header.read_bytes() for header in sorted(root.rglob("*.h"))]
     folder = paths.build_dir() / "host-app"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     objects = {
         source: folder / f"{source.stem}-{_digest(*common, source.read_bytes())}.o"
         for source in [*(core.sources() if sanitize else ()), MAIN]

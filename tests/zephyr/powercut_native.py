@@ -24,8 +24,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +31,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent / "host"), str(HERE.parent / "e2e")]
 
+from cutting import LostError, Say, side_by_side  # noqa: E402
 from digits_student import Student, settings, student  # noqa: E402
 
 from fieldloop.errors import DeviceError, FieldloopError  # noqa: E402
@@ -58,12 +57,6 @@ SLOW_FLASH = (
     f"-DCONFIG_FLASH_SIMULATOR_MIN_WRITE_TIME_US={WRITE_US}",
     f"-DCONFIG_FLASH_SIMULATOR_MIN_ERASE_TIME_US={ERASE_US}",
 )
-
-Say = Callable[[str], None]
-
-
-class LostError(Exception):
-    """What the flash holds is neither the old state nor the new one."""
 
 
 @dataclass(slots=True)
@@ -276,33 +269,12 @@ def run(count: int, *, seed: int, jobs: int = 2, say: Say | None = None) -> Tall
     net = student()
     built = firmware(say)
     total = Tally()
-    lock = threading.Lock()
-    started = time.monotonic()
-    done = [0]
-
     with tempfile.TemporaryDirectory(prefix="fieldloop-powercut-") as folder:
 
-        def work(job: int) -> None:
-            bench = Bench(built, Path(folder) / f"{job}.bin", net, f"{seed}/{job}")
-            try:
-                for n in range(job, count, jobs):
-                    try:
-                        bench.cut()
-                    except LostError as error:
-                        bench.tally.lost.append(f"job {job}, cut {n}: {error}")
-                        return  # what it holds is unknown from here on
-                    with lock:
-                        done[0] += 1
-                        if say is not None and done[0] % 10 == 0:
-                            say(f"{done[0]} of {count}, {time.monotonic() - started:.0f} s")
-            finally:
-                bench.close()
-                with lock:
-                    total.add(bench.tally)
+        def make(job: int) -> Bench:
+            return Bench(built, Path(folder) / f"{job}.bin", net, f"{seed}/{job}")
 
-        with ThreadPoolExecutor(jobs) as pool:
-            for future in [pool.submit(work, job) for job in range(jobs)]:
-                future.result()
+        side_by_side(make, total, count, jobs=jobs, say=say)
     return total
 
 
