@@ -16,7 +16,7 @@ test: setup .venv/.dev check
 	$(BIN)/pytest
 
 # Everything on real Zephyr, twister included: make test-zephyr FIELDLOOP_ZEPHYR_WS=/path/to/workspace
-# ZEPHYR_ARGS: more for pytest, for example ZEPHYR_ARGS="-k native_sim".
+# ZEPHYR_ARGS: more for pytest on tests/zephyr, for example ZEPHYR_ARGS="-k native_sim".
 test-zephyr: setup .venv/.dev
 	$(BIN)/pytest tests/device --zephyr --fieldloop-board mpy-native_sim,mpy-m3 -k mpy-
 	$(BIN)/pytest tests/zephyr --zephyr --durations=10 $(ZEPHYR_ARGS)
