@@ -104,18 +104,8 @@ static void begin(link_t *self, fl_cbor_w_t *w) {
 // Ends the message: with the check in our group, without in others, whose clients may take no foreign key. 0: it does
 // not fit.
 static size_t end(link_t *self, fl_cbor_w_t *w) {
-    if (self->head.group == self->group) {
-        int len = fl_smp_end(w);
-        return len > 0 ? (size_t)len : 0;
-    }
-    fl_cbor_put_break(w);
-    if (w->overflow) {
-        return 0;
-    }
-    fl_smp_t head = fl_smp_reply_to(&self->head);
-    head.length = (uint16_t)(w->len - FL_SMP_HEADER);
-    fl_smp_pack(w->buf, &head);
-    return w->len;
+    int len = self->head.group == self->group ? fl_smp_end(w) : fl_smp_end_plain(w);
+    return len > 0 ? (size_t)len : 0;
 }
 
 static void finish(link_t *self, fl_cbor_w_t *w) {

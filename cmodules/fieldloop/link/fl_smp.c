@@ -119,6 +119,10 @@ int fl_smp_end(fl_cbor_w_t *w) {
     uint32_t crc = fl_crc32(header_crc(w->buf), first, (size_t)(w->buf + w->len - first));
     fl_cbor_put_str(w, "crc");
     fl_cbor_put_int(w, (int64_t)crc);
+    return fl_smp_end_plain(w);
+}
+
+int fl_smp_end_plain(fl_cbor_w_t *w) {
     fl_cbor_put_break(w);
     size_t length = w->len - FL_SMP_HEADER;
     if (w->overflow || length > UINT16_MAX) {

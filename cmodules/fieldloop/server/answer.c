@@ -23,19 +23,8 @@ static void begin(reply_t *r) {
 
 // Ends the message: with the check in our group. 0: it does not fit.
 static int end(reply_t *r) {
-    if (r->head.group == r->s->config->group) {
-        int len = fl_smp_end(&r->w);
-        return len > 0 ? len : 0;
-    }
-    // Clients of other groups do not know `crc`, and some take no key that they do not know.
-    fl_cbor_put_break(&r->w);
-    if (r->w.overflow) {
-        return 0;
-    }
-    fl_smp_t head = fl_smp_reply_to(&r->head);
-    head.length = (uint16_t)(r->w.len - FL_SMP_HEADER);
-    fl_smp_pack(r->buf, &head);
-    return (int)r->w.len;
+    int len = r->head.group == r->s->config->group ? fl_smp_end(&r->w) : fl_smp_end_plain(&r->w);
+    return len > 0 ? len : 0;
 }
 
 static int finish(reply_t *r) {

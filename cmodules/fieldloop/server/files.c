@@ -295,13 +295,6 @@ static end_t run(fl_server_t *s, const fl_smp_t *head, const fl_cbor_t *body, fl
 
 // ---- the reply
 
-static int finish(fl_cbor_w_t *w, fl_smp_t head) {
-    fl_cbor_put_break(w);
-    head.length = (uint16_t)(w->len - FL_SMP_HEADER);
-    fl_smp_pack(w->buf, &head);
-    return w->overflow ? 0 : (int)w->len;
-}
-
 int fl_server_answer_files(fl_server_t *s, const uint8_t *msg, size_t len, uint8_t *reply, size_t cap) {
     fl_smp_t request;
     if (fl_smp_unpack(msg, len, &request) != FL_OK || (request.op & 1u) != 0) {
@@ -313,7 +306,7 @@ int fl_server_answer_files(fl_server_t *s, const uint8_t *msg, size_t len, uint8
     fl_smp_begin(&w, reply, cap, &head);
     s->text[0] = '\0';
     end_t end = run(s, &request, &body, &w);
-    int bytes = end.file || end.smp ? 0 : finish(&w, head);
+    int bytes = end.file || end.smp ? 0 : fl_smp_end_plain(&w);
     if (bytes > 0) {
         return bytes;
     }
@@ -333,5 +326,6 @@ int fl_server_answer_files(fl_server_t *s, const uint8_t *msg, size_t len, uint8
             fl_cbor_put_str(&w, s->text);
         }
     }
-    return finish(&w, head);
+    bytes = fl_smp_end_plain(&w);
+    return bytes > 0 ? bytes : 0;
 }

@@ -81,6 +81,9 @@ int fl_smp_check(const uint8_t *msg, size_t len, size_t *entries);
 // `length` is filled in by the end).
 void fl_smp_begin(fl_cbor_w_t *w, uint8_t *buf, size_t cap, const fl_smp_t *h);
 int fl_smp_end(fl_cbor_w_t *w); // appends `crc`; returns the message's length, or FL_ENOMEM
+// The same without `crc`, for groups that are not ours: their clients do not know it, and some take no key that they do
+// not know.
+int fl_smp_end_plain(fl_cbor_w_t *w);
 
 // What a device on a dedicated port sends when fl_deframe_feed() returned an error: "a frame came damaged,
 // send again". Returns the message's length; FL_ENOMEM when cap is below 24.
