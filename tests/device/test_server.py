@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,18 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
-from images import CLASSES, digits_image, samples
+from images import digits_image, samples
 from package import install, serve
+from server_checks import (
+    SETTINGS,
+    check_a_lossy_line,
+    check_a_push_that_was_cut_off,
+    check_another_model_takes_over_and_back,
+    check_faults,
+    check_no_request_ends_the_server,
+    check_whole_way,
+    client,
+    host_learner,
+    load,
+    refused,
+)
 
-from fieldloop.link.board import Board, connect
-from fieldloop.link.errors import LinkError
-from fieldloop.link.lossy import Faults, LossyPort
+from fieldloop.link.board import connect
+from fieldloop.link.lossy import Faults
 from fieldloop.link.transport import open_port
-from fieldloop.runtime import Learner, LearnerConfig, Model
+from fieldloop.runtime import Model
 from fieldloop.targets.pytest_plugin import firmware
 from fieldloop.targets.unix import UnixBoard
-
-SETTINGS: dict[str, Any] = {"lr": 1.0, "memory": 10, "seed": 3}
 
 
 @pytest.fixture
@@ -31,213 +39,41 @@ def unix() -> Iterator[UnixBoard]:
         yield target
 
 
-def client(target: Any) -> Board:
-    return connect(target.link_port, dedicated=True)
-
-
-def host_learner() -> Learner:
-    return Learner(Model(digits_image()), LearnerConfig(**SETTINGS))
-
-
-def load(device: Board, slot: str = "model0", seed: int = 0) -> None:
-    image = digits_image(seed)
-    device.push(image, to=slot)
-    device.activate(image, slot=slot)
-
-
-def check_whole_way(target: Any) -> None:
+def whole_way(target: Any) -> None:
     install(target)
-    serve(target)
-    image = digits_image()
-    x, labels = samples(60, 7), np.arange(60) % CLASSES
-    host = host_learner()
-    with client(target) as device:
-        info = device.info()
-        assert (info.model, info.learner, info.buf_bytes) == (None, False, 4096)
-        assert set(info.slots) == {"model0", "model1"}
-        device.push(image, to="model0")
-        model = device.activate(image, slot="model0")
-        assert (model.slot, model.bytes, model.learnable) == ("model0", len(image), True)
-        assert device.predict(x).tobytes() == host.model.predict_int8(x).tobytes()
-        planned = device.learner_open(SETTINGS)
-        stats = device.step(x, labels)
-        steps = [host.step(a, int(y)) for a, y in zip(x, labels, strict=True)]
-        assert stats.samples == 60
-        assert stats.hits == sum(s.predicted == y for s, y in zip(steps, labels, strict=True))
-        assert stats.backward_macs == host.stats.backward_macs
-        assert device.stats()["trained"] == host.stats.trained
-        device.commit()
-        assert device.pull("state") == bytes(host.state)
-        assert device.pull("image") == image
-
-        # The arena is used to its last planned byte, and a paint loses nothing.
-        for paint in (0x55, 0xAA):
-            device.paint(paint)
-            device.step(x[:1], labels[:1])
-            memory = device.memory()
-            assert memory.used_bytes == memory.arena_bytes == planned
-        for _ in range(2):
-            host.step(x[0], 0)
-        device.commit()
-        assert device.pull("state") == bytes(host.state)
-        device.undo()
-        assert device.pull("state") != bytes(host.state)
-        device.undo()
-        assert device.pull("state") == bytes(host.state)  # undo of undo
-        assert target.running
-
-    target.restart()  # a power cut
-    serve(target)
-    with client(target) as device:
-        info = device.info()
-        assert info.model is not None and info.learner
-        assert device.pull("state") == bytes(host.state)
-        assert device.predict(x).tobytes() == host.model.predict_int8(x).tobytes()
-        device.reset()
-        assert device.predict(x).tobytes() == Model(image).predict_int8(x).tobytes()
-    target.restart()
-    serve(target)
-    with client(target) as device:
-        assert device.predict(x).tobytes() == Model(image).predict_int8(x).tobytes()
+    check_whole_way(target, serve)
     target.interrupt()
 
 
 def test_whole_way_on_unix(unix: UnixBoard) -> None:
-    check_whole_way(unix)
+    whole_way(unix)
 
 
 @pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("partitions",))
 def test_whole_way_on_board(board: Any) -> None:
-    check_whole_way(board)
+    whole_way(board)
 
 
 @pytest.mark.fieldloop_board(only=("qemu",), memory="realistic")
 def test_whole_way_on_a_small_part(board: Any) -> None:
-    check_whole_way(board)
-
-
-def refused(call: Any, *words: str) -> None:
-    with pytest.raises(LinkError) as caught:
-        call()
-    assert all(word in str(caught.value) for word in words), str(caught.value)
+    whole_way(board)
 
 
 def test_faults_are_told_and_change_nothing(unix: UnixBoard) -> None:
     serve(unix)
-    image, other = digits_image(), digits_image(4)
-    x = samples(4, 7)
-    with client(unix) as device:
-        refused(lambda: device.client.read(4, {"x": b"x" * 64}, what="predict"), "no model")
-        load(device)
-        refused(lambda: device.learner_open({"speed": 3}), "speed")
-        refused(lambda: device.step(x[:1], [1]), "no learner is open")
-        refused(device.commit, "no learner is open")
-        device.learner_open(SETTINGS)
-        refused(device.undo, "nothing was committed")
-        device.step(x, [0, 1, 2, 3])
-        device.commit()
-        state = device.pull("state")
-        refused(lambda: device.step(x, [0, 1, 2, 10]), "0..9", "10")
-        wrong = {"x": b"x" * 65, "y": b"\0"}
-        refused(lambda: device.client.write(6, wrong, what="step"), "64", "65")
-        refused(lambda: device.client.write(6, {"x": b"x" * 64}, what="step"), "lacks `y`")
-        refused(lambda: device.client.write(99, {}, what="nonsense"), "nonsense")
-        refused(lambda: device.push(image, to="model7"), "no slot model7")
-        refused(lambda: device.activate(other, slot="model1"), "push again")
-        damaged = image[:-1] + bytes([image[-1] ^ 1])
-        device.push(damaged, to="model1")
-        refused(lambda: device.activate(damaged, slot="model1"), "no whole .flm image")
-        refused(lambda: device.activate(other, slot="model1"), "SHA-256")
-        device.commit()
-        assert device.pull("state") == state  # the first four steps and nothing else
-        info = device.info()
-        assert info.model is not None and info.model.slot == "model0"
+    check_faults(unix)
     unix.interrupt()
-
-
-COMMANDS: dict[int, str] = {
-    2: "to off len sha data",
-    3: "slot sha",
-    4: "x",
-    5: "cfg",
-    6: "x y",
-    7: "",
-    8: "",
-    9: "",
-    10: "",
-    11: "",
-    12: "kind off max",
-    13: "paint",
-    14: "do job of",
-    15: "x y",
-    40: "x",
-}
-SETTING_KEYS = ("seed", "lr", "memory", "replays", "selector", "packed", "self", "d_thr", "model")
-
-
-def anything(rng: random.Random, depth: int = 0) -> Any:
-    values: list[Any] = [
-        None,
-        True,
-        rng.choice([0, 1, -1, 63, 64, 65, 2**31, 2**32, -(2**40), 2**62]),
-        rng.choice([0.0, -1.5, 1e30, float("nan"), float("inf")]),
-        rng.randbytes(rng.choice([0, 1, 32, 63, 64, 128, 500])),
-        rng.choice(
-            ["", "model0", "model1", "/f.flm", "/no/such/f.flm", "state", "image", "train"]
-        ),
-        rng.choice(["selftest", "cancel", "dense", "topk", "tinyprop", "\u00e4" * 40]),
-    ]
-    if depth < 3:
-        values.append([anything(rng, depth + 1) for _ in range(rng.randrange(4))])
-        values.append({rng.choice(SETTING_KEYS): anything(rng, depth + 1) for _ in range(2)})
-    return rng.choice(values)
 
 
 def test_no_request_ends_the_server(unix: UnixBoard) -> None:
     serve(unix)
-    rng = random.Random(1)
-    x = samples(4, 7)
-    answered, jobs = 0, 0
-    with client(unix) as device:
-        for i in range(1500):
-            if i % 50 == 0:
-                with contextlib.suppress(LinkError):
-                    device.job_cancel(jobs)
-                if device.info().model is None:
-                    load(device)
-                with contextlib.suppress(LinkError):
-                    device.learner_open(SETTINGS)
-            cmd = rng.choice(list(COMMANDS))
-            keys = [key for key in COMMANDS[cmd].split() if rng.random() < 0.95]
-            fields = {key: anything(rng) for key in keys}
-            ask = device.client.write if rng.random() < 0.7 and cmd != 4 else device.client.read
-            with contextlib.suppress(LinkError):
-                jobs = ask(cmd, fields, what="anything").get("job", jobs)
-                answered += 1
-        assert answered > 120
-        with contextlib.suppress(LinkError):
-            device.job_cancel(jobs)
-        load(device)
-        assert device.predict(x).shape == (4, CLASSES)
+    check_no_request_ends_the_server(unix, 1500)
     unix.interrupt()
 
 
 def test_another_model_takes_over_and_back(unix: UnixBoard) -> None:
     serve(unix)
-    x = samples(20, 7)
-    with client(unix) as device:
-        load(device, "model0")
-        device.learner_open(SETTINGS)
-        device.step(x, np.arange(20) % CLASSES)
-        device.commit()
-        learned = device.predict(x)
-        load(device, "model1", seed=4)
-        other = Model(digits_image(4)).predict_int8(x)
-        assert device.predict(x).tobytes() == other.tobytes()
-        assert device.info().learner is False
-        device.activate(digits_image(), slot="model0")
-        assert device.info().learner is True  # what it learned is still in the store
-        assert device.predict(x).tobytes() == learned.tobytes()
+    check_another_model_takes_over_and_back(unix)
 
 
 @pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("files",))
@@ -264,19 +100,7 @@ def test_a_model_can_be_a_file(board: Any) -> None:
 
 
 def test_a_push_that_was_cut_off_begins_again(unix: UnixBoard) -> None:
-    serve(unix)
-    image = digits_image()
-    with client(unix) as device:
-        load(device)
-        half: dict[str, Any] = {"to": "model1", "off": 0, "len": len(image)}
-        half |= {"sha": b"s" * 32, "data": image[:1000]}
-        reply = device.client.write(2, half, what="push")
-        assert reply["off"] == 1000
-    unix.restart()
-    serve(unix)
-    with client(unix) as device:
-        assert device.info().model is not None
-        load(device, "model1", seed=4)
+    check_a_push_that_was_cut_off(unix, serve)
 
 
 def test_jobs_run_while_reads_are_answered(unix: UnixBoard) -> None:
@@ -376,16 +200,5 @@ def test_an_installed_main_serves_after_a_power_cut(board: Any) -> None:
 
 def test_a_lossy_line_changes_nothing(unix: UnixBoard) -> None:
     serve(unix)
-    x, labels = samples(100, 7), np.arange(100) % CLASSES
-    host = host_learner()
-    port = LossyPort(open_port(unix.link_port), faults=Faults(stall_s=0.05), seed=5)
-    with connect(port, dedicated=True) as device:
-        load(device)
-        device.learner_open(SETTINGS)
-        for a, y in zip(x, labels, strict=True):
-            device.step(a[None], [int(y)])
-            host.step(a, int(y))
-        device.commit()
-        assert device.pull("state") == bytes(host.state)
-        assert device.stats()["samples"] == 100
+    check_a_lossy_line(unix, Faults(stall_s=0.05))
     unix.interrupt()
