@@ -171,6 +171,11 @@ class ZephyrBoard(Simulator):
         """What a command of Zephyr's shell prints. Raises DeviceError when no prompt follows."""
         return self._text.ask(command, timeout)
 
+    def take_console(self) -> str:
+        """The console's pty, which is the caller's to read from now on; shell() hears no more."""
+        self._text.stop()
+        return self._port(self._labels[0])
+
     # ---- inside ----
 
     def _make_flash(self, path: Path) -> None:
