@@ -38,6 +38,6 @@ def test_smpclient_on_unix_raw() -> None:
         check(target, raw=True)
 
 
-@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"))
+@pytest.mark.fieldloop_board(only=("qemu", "zephyr-mpy"), needs=("partitions",))
 def test_smpclient_on_board(board: Any) -> None:
     check(board)
