@@ -110,14 +110,34 @@ class FileSlot:
         return image
 
 
-class RamBlocks:
+class _Blocks:
+    """What the block devices below answer to MicroPython's ioctl."""
+
+    def __init__(self, sectors, sector_bytes):
+        self.sectors = sectors
+        self.sector_bytes = sector_bytes
+
+    def ioctl(self, command, argument):
+        if command == 3:
+            self.sync()
+            return 0
+        if command == 4:
+            return self.sectors
+        if command == 5:
+            return self.sector_bytes
+        if command == 6:
+            self.writeblocks(argument, b"\xff" * self.sector_bytes)
+            return 0
+        return None
+
+
+class RamBlocks(_Blocks):
     """A block device in RAM, for a store where nothing can be written: it lasts until a reset."""
 
     prog_size = 8
 
     def __init__(self, sectors=12, sector_bytes=1024):
-        self.sectors = sectors
-        self.sector_bytes = sector_bytes
+        super().__init__(sectors, sector_bytes)
         self._bytes = bytearray(sectors * sector_bytes)
         for i in range(len(self._bytes)):
             self._bytes[i] = 0xFF
@@ -130,24 +150,17 @@ class RamBlocks:
         at = block * self.sector_bytes + offset
         memoryview(self._bytes)[at : at + len(buffer)] = buffer
 
-    def ioctl(self, command, argument):
-        if command == 4:
-            return self.sectors
-        if command == 5:
-            return self.sector_bytes
-        if command == 6:
-            self.writeblocks(argument, b"\xff" * self.sector_bytes)
-        return 0 if command in (3, 6) else None
+    def sync(self):
+        pass
 
 
-class FileBlocks:
+class FileBlocks(_Blocks):
     """A block device in a file, for a store where there is no raw partition."""
 
     prog_size = 4
 
     def __init__(self, path, sectors=16, sector_bytes=4096):
-        self.sectors = sectors
-        self.sector_bytes = sector_bytes
+        super().__init__(sectors, sector_bytes)
         try:
             self._file = open(path, "r+b")
         except OSError as e:
@@ -169,15 +182,5 @@ class FileBlocks:
         self._file.seek(block * self.sector_bytes + offset)
         self._file.write(buffer)
 
-    def ioctl(self, command, argument):
-        if command == 3:
-            self._file.flush()
-            return 0
-        if command == 4:
-            return self.sectors
-        if command == 5:
-            return self.sector_bytes
-        if command == 6:
-            self.writeblocks(argument, b"\xff" * self.sector_bytes)
-            return 0
-        return None
+    def sync(self):
+        self._file.flush()

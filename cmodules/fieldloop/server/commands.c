@@ -113,7 +113,6 @@ static int predict(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
 }
 
 static int read_count(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
-    const fl_server_config_t *config = s->config;
     const uint8_t *x;
     uint32_t count;
     int error = read_samples(s, body, &x, &count);
@@ -128,19 +127,10 @@ static int read_count(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
     if (y == NULL) {
         return FL_OK;
     }
-    bool counts = config->count_begin != NULL && config->count_begin(config->ctx);
+    bool counts = fl_server_count_begin(s);
     int best = predict_into(s, x, y);
-    uint64_t instructions = counts ? config->count_end(config->ctx) : 0;
-    if (best < 0) {
-        return best;
-    }
-    fl_cbor_put_str(w, "ins");
-    if (counts) {
-        fl_cbor_put_int(w, (int64_t)instructions);
-    } else {
-        fl_cbor_put_null(w);
-    }
-    return FL_OK;
+    fl_server_count_end(s, counts, w);
+    return best < 0 ? best : FL_OK;
 }
 
 // ---- pull

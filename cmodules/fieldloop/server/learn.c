@@ -139,7 +139,6 @@ int fl_server_write_step(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) 
 }
 
 int fl_server_write_count(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w) {
-    const fl_server_config_t *config = s->config;
     batch_t batch;
     int error = read_batch(s, body, &batch);
     if (error == FL_OK && batch.count != 1) {
@@ -149,19 +148,10 @@ int fl_server_write_count(fl_server_t *s, const fl_cbor_t *body, fl_cbor_w_t *w)
     if (error) {
         return error;
     }
-    bool counts = config->count_begin != NULL && config->count_begin(config->ctx);
+    bool counts = fl_server_count_begin(s);
     error = step_all(s, &batch, w);
-    uint64_t instructions = counts ? config->count_end(config->ctx) : 0;
-    if (error) {
-        return error;
-    }
-    fl_cbor_put_str(w, "ins");
-    if (counts) {
-        fl_cbor_put_int(w, (int64_t)instructions);
-    } else {
-        fl_cbor_put_null(w);
-    }
-    return FL_OK;
+    fl_server_count_end(s, counts, w);
+    return error;
 }
 
 // ---- commits

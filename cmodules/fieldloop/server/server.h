@@ -23,6 +23,10 @@ typedef struct {
 fl_reason_t fl_server_reason(const fl_server_t *s);
 void fl_server_tell(fl_server_t *s, const fl_reason_t *reason);
 
+// ---- count.c: executed instructions between begin and end; end puts them as `ins`, null when begin could not count
+bool fl_server_count_begin(const fl_server_t *s);
+void fl_server_count_end(const fl_server_t *s, bool counts, fl_cbor_w_t *w);
+
 // ---- request.c: an entry of the request's map; refused when it is missing or something else
 int fl_server_get_u32(fl_server_t *s, const fl_cbor_t *body, const char *key, uint32_t *v);
 int fl_server_get_bytes(fl_server_t *s, const fl_cbor_t *body, const char *key, const uint8_t **p, size_t *n);
