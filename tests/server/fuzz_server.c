@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/chance.h"
 #include "../store/nor.h"
 #include "fieldloop/fl_crc.h"
 #include "fieldloop/fl_server.h"
@@ -25,7 +26,6 @@
 
 enum { SECTORS = 8, MEMORY = 24 * 1024, SAMPLE = 16, BUF = 1200 };
 
-static uint64_t random_state;
 static nor_t flash[3]; // model0, model1, store
 static fl_server_slot_t slots[2];
 static fl_server_config_t config;
@@ -34,19 +34,8 @@ static uint8_t *image;
 static uint32_t image_bytes;
 static uint32_t boots, commits, models;
 
-static uint32_t rnd(void) { // splitmix64
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (uint32_t)(z >> 32);
-}
-
 static uint32_t below(uint32_t n) {
-    return rnd() % n;
-}
-
-static bool one_in(uint32_t n) {
-    return below(n) == 0;
+    return any() % n;
 }
 
 // ---- a device
@@ -58,13 +47,13 @@ static bool count_begin(void *ctx) {
 
 static uint64_t count_end(void *ctx) {
     (void)ctx;
-    return rnd();
+    return any();
 }
 
 static void counters(void *ctx, uint32_t four[4]) {
     (void)ctx;
     for (int i = 0; i < 4; ++i) {
-        four[i] = rnd();
+        four[i] = any();
     }
 }
 
@@ -126,7 +115,7 @@ static void put_samples(fl_cbor_w_t *w, bool labels) {
     uint8_t x[8 * SAMPLE], y[8];
     uint32_t count = one_in(8) ? below(8) : 1;
     for (size_t i = 0; i < sizeof x; i++) {
-        x[i] = (uint8_t)rnd();
+        x[i] = (uint8_t)any();
     }
     for (size_t i = 0; i < sizeof y; i++) {
         y[i] = (uint8_t)below(one_in(20) ? 256 : 4);
@@ -160,7 +149,7 @@ static void put_settings(fl_cbor_w_t *w) {
         case 0: fl_cbor_put_str(w, choices[below(sizeof choices / sizeof *choices)]); break;
         case 1: fl_cbor_put_int(w, (int64_t)below(6) - 1); break;
         case 2: fl_cbor_put_f32(w, (float)below(100) / 50.0f); break;
-        case 3: fl_cbor_put_int(w, (int64_t)((uint64_t)rnd() << 32 | rnd())); break;
+        case 3: fl_cbor_put_int(w, (int64_t)((uint64_t)any() << 32 | any())); break;
         default:
             fl_cbor_put_array(w, 2);
             fl_cbor_put_f32(w, (float)below(40) / 30.0f);
@@ -172,7 +161,7 @@ static void put_settings(fl_cbor_w_t *w) {
 
 static void put_push(fl_cbor_w_t *w) {
     bool goes_on = server.pushing && server.push_next > 0 && !one_in(6);
-    uint32_t length = one_in(12) ? rnd() >> below(32) : image_bytes;
+    uint32_t length = one_in(12) ? any() >> below(32) : image_bytes;
     uint32_t off = goes_on ? server.push_next : one_in(8) ? below(image_bytes) : 0;
     uint32_t n = off < image_bytes ? image_bytes - off : 0;
     uint8_t sha[32];
@@ -215,7 +204,7 @@ static void put_job(fl_cbor_w_t *w) {
     static const char *const verbs[] = {"train", "evaluate", "selftest", "pause", "resume", "cancel", "sing"};
     put_text(w, "do", verbs[below(7)]);
     put_u32(w, "of", 1 + below(one_in(9) ? 100000 : 20));
-    put_u32(w, "job", one_in(6) ? rnd() : server.jobs);
+    put_u32(w, "job", one_in(6) ? any() : server.jobs);
     if (one_in(2)) {
         put_u32(w, "every", below(5));
         put_u32(w, "patience", below(3));
@@ -232,7 +221,7 @@ static void put_file(fl_cbor_w_t *w) {
     (void)snprintf(name, sizeof name, "/%s", goes_on ? slots[server.push_slot].name : one_in(9) ? "x" : slots[below(2)].name);
     put_text(w, "name", one_in(9) ? slot_name() : name);
     if (goes_on || one_in(2)) {
-        put_u32(w, "len", one_in(9) ? rnd() : image_bytes);
+        put_u32(w, "len", one_in(9) ? any() : image_bytes);
         put_bytes(w, "data", image + off, image_bytes - off < 1000 ? image_bytes - off : below(1000));
     }
 }
@@ -242,7 +231,7 @@ static void foreign_record(void) {
     uint8_t junk[400], uid[16] = {0};
     uint32_t n = one_in(2) ? (one_in(2) ? 128 : 52 + below(20)) : below(sizeof junk);
     for (size_t i = 0; i < sizeof junk; i++) {
-        junk[i] = (uint8_t)(one_in(2) ? rnd() : below(3));
+        junk[i] = (uint8_t)(one_in(2) ? any() : below(3));
     }
     if (!one_in(3)) {
         memcpy(uid, image + 16, sizeof uid);
@@ -257,7 +246,7 @@ static void foreign_record(void) {
 
 static void put_fields(fl_cbor_w_t *w, uint8_t cmd) {
     switch (cmd) {
-    case 1: put_u32(w, "nonce", rnd()); break;
+    case 1: put_u32(w, "nonce", any()); break;
     case 2: put_push(w); break;
     case 3: put_activate(w); break;
     case 4: put_samples(w, false); break;
@@ -275,7 +264,7 @@ static void put_fields(fl_cbor_w_t *w, uint8_t cmd) {
             put_u32(w, "max", below(400));
         }
         break;
-    case 13: put_u32(w, "paint", rnd()); break;
+    case 13: put_u32(w, "paint", any()); break;
     case 14: put_job(w); break;
     default: break;
     }
@@ -288,7 +277,7 @@ static size_t make_request(uint8_t *buf, size_t cap) {
     static const uint8_t writes[] = {1, 2, 2, 2, 2, 3, 5, 5, 6, 6, 6, 6, 7, 7, 8, 9, 10, 13, 14, 14, 14, 15, 99};
     bool write = !one_in(3);
     bool uploads = server.pushing && !server.push_named && !one_in(3);
-    fl_smp_t h = {.op = write ? FL_SMP_WRITE : FL_SMP_READ, .version = 1, .group = FL_LINK_GROUP, .seq = (uint8_t)rnd()};
+    fl_smp_t h = {.op = write ? FL_SMP_WRITE : FL_SMP_READ, .version = 1, .group = FL_LINK_GROUP, .seq = (uint8_t)any()};
     h.cmd = write ? writes[below(sizeof writes)] : reads[below(sizeof reads)];
     if (server.session.id == 0 && one_in(2)) {
         h.op = FL_SMP_WRITE;
@@ -305,7 +294,7 @@ static size_t make_request(uint8_t *buf, size_t cap) {
         put_file(&w);
     } else {
         if (write && h.cmd != 1) {
-            put_u32(&w, "s", one_in(40) ? rnd() : server.session.id);
+            put_u32(&w, "s", one_in(40) ? any() : server.session.id);
             put_u32(&w, "n", server.session.last + (one_in(15) ? below(3) : 1));
         }
         put_fields(&w, h.cmd);
@@ -331,7 +320,7 @@ static size_t mutate(uint8_t *b, size_t n) {
     for (uint32_t i = 1 + below(3); i > 0 && n > FL_SMP_HEADER + 1; i--) {
         size_t at = one_in(9) ? below((uint32_t)n) : FL_SMP_HEADER + below((uint32_t)(n - FL_SMP_HEADER));
         switch (below(5)) {
-        case 0: b[at] = (uint8_t)rnd(); break;
+        case 0: b[at] = (uint8_t)any(); break;
         case 1: b[at] = liked[below(sizeof liked)]; break;
         case 2: b[at] ^= (uint8_t)(1 << below(8)); break;
         case 3:
@@ -402,8 +391,8 @@ static void firmware(void) {
     int8_t x[SAMPLE], y[4];
     float real[SAMPLE];
     for (int i = 0; i < SAMPLE; ++i) {
-        x[i] = (int8_t)rnd();
-        real[i] = one_in(60) ? 1e38f * 1e38f : (float)(int32_t)rnd() / 1e9f;
+        x[i] = (int8_t)any();
+        real[i] = one_in(60) ? 1e38f * 1e38f : (float)(int32_t)any() / 1e9f;
     }
     fl_step_t step;
     switch (below(4)) {
@@ -423,7 +412,7 @@ int main(int argc, char **argv) {
     fclose(f);
     MUST(image_bytes > 1000 && image_bytes < SECTORS * 1024);
     unsigned long rounds = strtoul(argv[2], NULL, 10);
-    random_state = strtoul(argv[3], NULL, 10);
+    state = strtoul(argv[3], NULL, 10);
     open_device();
     for (unsigned long round = 0; round < rounds; ++round) {
         uint8_t msg[BUF + 64];
@@ -431,7 +420,7 @@ int main(int argc, char **argv) {
         if (one_in(40)) {
             n = below(200);
             for (size_t i = 0; i < n; i++) {
-                msg[i] = (uint8_t)rnd();
+                msg[i] = (uint8_t)any();
             }
         } else if (one_in(4)) {
             n = mutate(msg, n);
@@ -447,7 +436,7 @@ int main(int argc, char **argv) {
             nor_t *nor = &flash[below(3)];
             nor->cut_at = nor->ops + below(20);
             nor->cut = one_in(2) ? FAIL_INSIDE : one_in(2) ? CUT_INSIDE : CUT_AFTER;
-            nor->seed = rnd();
+            nor->seed = any();
         }
         if (one_in(200)) {
             if (one_in(4)) {
